@@ -1,0 +1,11 @@
+//! `hydrant put`.
+
+/// Arguments of `hydrant put`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> u8 {
+    let Args {} = args;
+    super::FAILED
+}

@@ -1,0 +1,184 @@
+//! The configuration: what a user may set, validated.
+//!
+//! Everything past this room works with these types; no other room reads a file, an environment
+//! variable or a raw string of the user's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Everything a daemon needs to know, in range and consistent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The delivery stream that records go to.
+    pub delivery_stream_name: String,
+    /// AWS region; without one the SDK's default chain decides.
+    pub region: Option<String>,
+    /// Another Firehose endpoint.
+    pub endpoint_url: Option<String>,
+    /// Most records in one request, 1 to [`crate::limits::MAX_BATCH_RECORDS`].
+    pub max_batch_size: usize,
+    /// Most bytes of record data in one request, up to [`crate::limits::MAX_BATCH_BYTES`].
+    pub max_batch_size_bytes: usize,
+    /// Longest wait of an open batch's oldest record.
+    pub linger: Duration,
+    /// Follows each record that does not already end with it; may be empty.
+    pub delimiter: Bytes,
+    /// The listeners by name.
+    pub listen: BTreeMap<String, ListenConfig>,
+    /// What is held and what happens when no more can be.
+    pub buffer: BufferConfig,
+    /// Waiting and trying again.
+    pub retry: RetryConfig,
+    /// Requests.
+    pub send: SendConfig,
+    /// Where undeliverable records go.
+    pub dead_letter: DeadLetterConfig,
+    /// Health, metrics and status over HTTP; `None` is off.
+    pub admin: Option<Address>,
+    /// The daemon's own log.
+    pub log: LogConfig,
+    /// From SIGTERM to exit.
+    pub shutdown_drain: Duration,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// Where producers connect.
+    pub address: Address,
+    /// How records are framed.
+    pub protocol: Protocol,
+    /// Permission bits of the socket file.
+    pub mode: u32,
+    /// Longest record, its delimiter included; a longer one is rejected as a whole.
+    pub max_record_bytes: usize,
+    /// Most connections at once; further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// A connection that sends nothing for this long is closed; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// What the daemon tells the producer of its records.
+    pub acks: Acks,
+}
+
+/// An address to listen on or to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `unix:PATH`, a stream socket.
+    Unix(PathBuf),
+    /// `tcp:HOST:PORT`, resolved; without a host, loopback.
+    Tcp(SocketAddr),
+    /// `stdin:`, the daemon's standard input.
+    Stdin,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Stdin => f.write_str("stdin:"),
+        }
+    }
+}
+
+/// How records are framed on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// One record a line, ended by LF or CRLF.
+    Lines,
+}
+
+/// Which level of safety the daemon reports to the producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// Nothing is written to the connection.
+    Off,
+    /// The record is in memory.
+    Received,
+    /// Firehose answered that it has the record.
+    Delivered,
+}
+
+/// `buffer.*`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferConfig {
+    /// Hard bound on the bytes held in memory.
+    pub memory: usize,
+    /// What gives way when that is reached.
+    pub on_full: OnFull,
+}
+
+/// What happens to records when the buffer is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Reading stops until there is room: producers feel backpressure, nothing is lost.
+    Block,
+    /// What arrives is dropped and counted.
+    DropNewest,
+    /// What has waited longest is dropped and counted.
+    DropOldest,
+}
+
+/// `retry.*`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryConfig {
+    /// Retries of a record's own failures.
+    pub max_retries: u32,
+    /// First wait.
+    pub base_delay: Duration,
+    /// Longest wait before jitter.
+    pub max_delay: Duration,
+    /// Largest part of a wait that is added to it at random, 0 to 1.
+    pub jitter: f64,
+    /// How long a stream-wide failure is waited out; `None` is for ever.
+    pub give_up_after: Option<Duration>,
+}
+
+/// `send.*`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendConfig {
+    /// Most requests at once.
+    pub max_in_flight: usize,
+    /// Bound on one attempt from start to answer.
+    pub attempt_timeout: Duration,
+    /// Bound on opening a connection.
+    pub connect_timeout: Duration,
+    /// Bound on waiting for the first byte of an answer once the request is sent.
+    pub read_timeout: Duration,
+    /// Our serialiser for `PutRecordBatch`, or the SDK's own.
+    pub fast_body: bool,
+}
+
+/// `dead_letter.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetterConfig {
+    /// Directory of the store; without one undeliverable records are dropped, counted and said.
+    pub directory: Option<PathBuf>,
+    /// Most bytes the store may take.
+    pub max_bytes: u64,
+}
+
+/// `log.*`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Least important level that is written; `None` is silence.
+    pub level: Option<tracing::Level>,
+    /// Form of a line.
+    pub format: LogFormat,
+}
+
+/// Form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For humans.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

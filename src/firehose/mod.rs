@@ -1,0 +1,94 @@
+//! The service, behind one small trait.
+//!
+//! A [`Put`] is one attempt at sending; an [`Answer`] says which of its entries failed, a
+//! [`PutError`] why the whole attempt did. Errors are classified here, once, from the SDK's typed
+//! variants and the per-entry codes; nobody else looks at error texts.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::record::Span;
+
+/// Which call carries an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `PutRecord`: exactly one record.
+    PutRecord,
+    /// `PutRecordBatch`: 1 to 500 records.
+    PutRecordBatch,
+}
+
+/// One attempt at sending records to a delivery stream.
+#[derive(Debug, Clone)]
+pub struct Put {
+    /// The delivery stream's name.
+    pub stream: Arc<str>,
+    /// The call to make.
+    pub operation: Operation,
+    /// The records in the order in which they are sent; entry `i` of the answer is record `i`.
+    pub spans: Arc<[Span]>,
+}
+
+/// What the service said of an attempt that it carried out, in whole or in part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The entries that failed, ascending by index; every other entry was delivered.
+    pub failed: Vec<FailedEntry>,
+    /// The record's id, known for [`Operation::PutRecord`] only.
+    pub record_id: Option<String>,
+}
+
+/// An entry of a `PutRecordBatch` answer that carries an error code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedEntry {
+    /// Its place in the request.
+    pub index: usize,
+    /// [`Class::Throttled`] for `ServiceUnavailableException` and the throttling codes, else
+    /// [`Class::Transient`]: the service documents no per-entry code that is final.
+    pub class: Class,
+    /// The service's `ErrorCode`.
+    pub code: Cow<'static, str>,
+}
+
+/// What a failure asks of the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The stream's quota is spent, or the service sheds load: wait, then send the same again.
+    Throttled,
+    /// 5xx, timeout, connection, DNS, credentials that expired: wait, then send the same again.
+    Transient,
+    /// Missing stream, access denied, KMS, a stream of another type: a human has to act. The
+    /// records are held and tried again slowly.
+    Permanent,
+    /// The request itself was refused, for its size or for what is in it: split it; a single
+    /// record that is refused can never be delivered.
+    Refused,
+}
+
+/// Why a whole attempt failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct PutError {
+    /// What the sender does next.
+    pub class: Class,
+    /// The service's error code, or a word of ours for what never reached it (`timeout`,
+    /// `connection`, `dns`, `tls`, `credentials`, `response`). From a small closed set in practice, so
+    /// fit for a metric label.
+    pub code: Cow<'static, str>,
+    /// One sentence for a human: what failed and, where we know, what to do. Never record bytes.
+    pub message: String,
+    /// Whether the service may have accepted the records all the same: the answer was lost or
+    /// was a 5xx. Sending again may then duplicate.
+    pub ambiguous: bool,
+}
+
+/// Sends attempts to Amazon Data Firehose.
+pub trait Firehose: Send + Sync + 'static {
+    /// Makes one attempt, without retries of its own, within its own timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] when no entry can be said to be delivered.
+    fn put(&self, put: Put) -> impl Future<Output = Result<Answer, PutError>> + Send;
+}
