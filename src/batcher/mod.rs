@@ -1,1 +1,360 @@
-//! Room batcher.
+//! Forms batches: a pure state machine over spans of chunks.
+//!
+//! Order of calls: any `handle_*` as things happen; then [`Batcher::poll_batch`] until it gives
+//! nothing; then wait for an event or for [`Batcher::poll_timeout`].
+//!
+//! A batch leaves when it is full (records or bytes), when its oldest record has waited for
+//! `linger`, when a record in it is due for another try, or when a flush was asked for. What has
+//! been sent before goes first, so a retry rides at the head of the next batch.
+//!
+//! Invariants: a batch is never empty, never above its limits (a single record above the byte
+//! limit goes alone), and every record that went in comes out exactly once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, SubAssign};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::record::{Chunk, Span};
+
+/// Most records that may wait for their retry before no new ones are sent.
+///
+/// Bounds the bookkeeping of single records (some 50 bytes each) to about a megabyte, however
+/// small the records are.
+const MAX_WAITING_RECORDS: usize = 16_384;
+
+/// When a batch leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most records in a batch.
+    pub records: usize,
+    /// Most bytes in a batch.
+    pub bytes: usize,
+    /// Longest wait of the oldest record of an open batch.
+    pub linger: Duration,
+}
+
+/// A number of records and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Number of records.
+    pub records: usize,
+    /// Bytes of those records.
+    pub bytes: usize,
+}
+
+impl Size {
+    fn of(span: &Span) -> Self {
+        Self { records: span.records(), bytes: span.bytes() }
+    }
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Size {
+    fn sub_assign(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// What a record has been through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Attempts that carried it.
+    pub attempts: u32,
+    /// Failures of its own, which `retry.max_retries` bounds.
+    pub own_failures: u32,
+    /// Failures in answers that delivered others or not, own and throttled: the exponent of its backoff.
+    pub failures: u32,
+}
+
+/// Records of one chunk that have the same past.
+#[derive(Debug, Clone)]
+pub struct Portion {
+    /// The records.
+    pub span: Span,
+    /// Their past.
+    pub tries: Tries,
+}
+
+/// The records of one request, in order. Never empty.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Entry `i` of the answer is record `i` of these.
+    pub portions: Vec<Portion>,
+    /// Records and bytes of all of them.
+    pub size: Size,
+}
+
+impl Batch {
+    /// A batch of `portions`.
+    #[must_use]
+    pub fn new(portions: Vec<Portion>) -> Self {
+        let mut size = Size::default();
+        for portion in &portions {
+            size += Size::of(&portion.span);
+        }
+        Self { portions, size }
+    }
+
+    /// The two halves by number of records, or the batch itself when it holds only one.
+    ///
+    /// # Errors
+    ///
+    /// The batch, unchanged, when it holds a single record.
+    pub fn split(self) -> Result<(Self, Self), Self> {
+        if self.size.records < 2 {
+            return Err(self);
+        }
+        let mut left = self.size.records / 2;
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        for mut portion in self.portions {
+            match portion.span.split_front(left, usize::MAX) {
+                Some((span, remains)) => {
+                    left -= span.records();
+                    front.push(Portion { span, tries: portion.tries });
+                    if remains {
+                        back.push(portion);
+                    }
+                }
+                None => back.push(portion),
+            }
+        }
+        Ok((Self::new(front), Self::new(back)))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Batcher {
+    limits: Limits,
+    /// Batches that go as they are: the halves of one that was refused.
+    fixed: VecDeque<Batch>,
+    /// Sent before and ready to go again.
+    again: VecDeque<Portion>,
+    /// Never sent.
+    fresh: VecDeque<Span>,
+    /// Waiting for their time, which with the serial number of their failure is the key.
+    waiting: BTreeMap<(Instant, u64), Vec<Portion>>,
+    serial: u64,
+    sizes: Sizes,
+    /// Records that a flush asked for and that have not left yet.
+    flush: usize,
+}
+
+#[derive(Debug, Default)]
+struct Sizes {
+    fixed: Size,
+    again: Size,
+    fresh: Size,
+    waiting: Size,
+}
+
+impl Batcher {
+    /// An empty batcher.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            fixed: VecDeque::new(),
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            serial: 0,
+            sizes: Sizes::default(),
+            flush: 0,
+        }
+    }
+
+    /// Takes a chunk's records behind those that are here.
+    pub fn handle_chunk(&mut self, chunk: Chunk) {
+        if let Some(span) = Span::whole(Arc::new(chunk)) {
+            self.sizes.fresh += Size::of(&span);
+            self.fresh.push_back(span);
+        }
+    }
+
+    /// Takes back records that failed, to go again at `due`, ahead of what was never sent.
+    pub fn handle_retry(&mut self, portions: Vec<Portion>, due: Instant) {
+        for portion in &portions {
+            self.sizes.waiting += Size::of(&portion.span);
+        }
+        self.serial += 1;
+        self.waiting.insert((due, self.serial), portions);
+    }
+
+    /// Takes back a batch that failed as a whole for no fault of its records: they go first.
+    pub fn handle_return(&mut self, batch: Batch) {
+        self.sizes.again += batch.size;
+        for portion in batch.portions.into_iter().rev() {
+            self.again.push_front(portion);
+        }
+    }
+
+    /// Takes a batch that goes before all others and with nothing added to it.
+    pub fn handle_fixed(&mut self, batch: Batch) {
+        self.sizes.fixed += batch.size;
+        self.fixed.push_front(batch);
+    }
+
+    /// Sends what is here without waiting for `linger`.
+    pub fn handle_flush(&mut self) {
+        self.flush = self.sizes.fresh.records;
+    }
+
+    /// Gives up the record chunks that have waited longest and were never sent, at least `bytes`
+    /// bytes of them if there are so many. Returns what was given up.
+    pub fn handle_pressure(&mut self, bytes: usize) -> Size {
+        let mut dropped = Size::default();
+        while dropped.bytes < bytes
+            && let Some(span) = self.fresh.pop_front()
+        {
+            dropped += Size::of(&span);
+        }
+        self.sizes.fresh -= dropped;
+        self.flush = self.flush.min(self.sizes.fresh.records);
+        dropped
+    }
+
+    /// Size that the next batch has at most, if one would leave now.
+    #[must_use]
+    pub fn poll_ready(&mut self, now: Instant) -> Option<Size> {
+        self.wake(now);
+        if let Some(batch) = self.fixed.front() {
+            return Some(batch.size);
+        }
+        let mut size = self.sizes.again;
+        if self.sizes.waiting.records < MAX_WAITING_RECORDS {
+            size += self.sizes.fresh;
+        }
+        let full = size.records >= self.limits.records || size.bytes >= self.limits.bytes;
+        let ready = full
+            || !self.again.is_empty()
+            || self.flush > 0
+            || self.linger_deadline().is_some_and(|deadline| deadline <= now);
+        // A record above the byte limit goes alone, so the limit alone would say too little.
+        let largest = self.limits.bytes.max(self.first_record_bytes());
+        (ready && size.records > 0).then_some(Size {
+            records: size.records.min(self.limits.records),
+            bytes: size.bytes.min(largest),
+        })
+    }
+
+    /// The next batch, if one leaves now.
+    pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
+        self.poll_ready(now)?;
+        if let Some(batch) = self.fixed.pop_front() {
+            self.sizes.fixed -= batch.size;
+            return Some(batch);
+        }
+        let mut portions = Vec::new();
+        let mut size = Size::default();
+        while let Some(portion) = self.again.front_mut() {
+            let Some(front) = take(&mut portion.span, &size, &self.limits) else { break };
+            portions.push(Portion { span: front.0, tries: portion.tries });
+            self.sizes.again -= front.1;
+            size += front.1;
+            if !front.2 {
+                self.again.pop_front();
+            }
+        }
+        // What was not sent before may not overtake what was.
+        if self.again.is_empty() && self.sizes.waiting.records < MAX_WAITING_RECORDS {
+            while let Some(span) = self.fresh.front_mut() {
+                let Some(front) = take(span, &size, &self.limits) else { break };
+                portions.push(Portion { span: front.0, tries: Tries::default() });
+                self.sizes.fresh -= front.1;
+                self.flush = self.flush.saturating_sub(front.1.records);
+                size += front.1;
+                if !front.2 {
+                    self.fresh.pop_front();
+                }
+            }
+        }
+        (!portions.is_empty()).then_some(Batch { portions, size })
+    }
+
+    /// When [`Batcher::poll_batch`] may give something although nothing else happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.waiting.first_key_value().map(|((due, _), _)| *due);
+        let linger = self.linger_deadline();
+        due.into_iter().chain(linger).min()
+    }
+
+    /// Everything that is here.
+    #[must_use]
+    pub fn held(&self) -> Size {
+        let mut size = self.sizes.fixed;
+        size += self.sizes.again;
+        size += self.sizes.fresh;
+        size += self.sizes.waiting;
+        size
+    }
+
+    /// When the record that has been here longest was read.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        let fixed = self.fixed.iter().flat_map(|batch| batch.portions.iter());
+        let sent = fixed.chain(self.again.iter()).chain(self.waiting.values().flatten());
+        sent.map(|portion| portion.span.received()).chain(self.fresh.front().map(Span::received)).min()
+    }
+
+    /// Takes out everything that is here.
+    pub fn drain(&mut self) -> Vec<Portion> {
+        self.sizes = Sizes::default();
+        self.flush = 0;
+        let mut portions: Vec<Portion> = self.fixed.drain(..).flat_map(|batch| batch.portions).collect();
+        portions.extend(self.again.drain(..));
+        portions.extend(std::mem::take(&mut self.waiting).into_values().flatten());
+        let fresh = self.fresh.drain(..).map(|span| Portion { span, tries: Tries::default() });
+        portions.extend(fresh);
+        portions
+    }
+
+    fn linger_deadline(&self) -> Option<Instant> {
+        self.fresh.front().map(|span| span.received() + self.limits.linger)
+    }
+
+    fn first_record_bytes(&self) -> usize {
+        let first = self.again.front().map(|portion| &portion.span).or(self.fresh.front());
+        first.and_then(|span| span.iter().next()).map_or(0, <[u8]>::len)
+    }
+
+    /// Moves what is due to the records that are ready.
+    fn wake(&mut self, now: Instant) {
+        while let Some(entry) = self.waiting.first_entry()
+            && entry.key().0 <= now
+        {
+            for portion in entry.remove() {
+                let size = Size::of(&portion.span);
+                self.sizes.waiting -= size;
+                self.sizes.again += size;
+                self.again.push_back(portion);
+            }
+        }
+    }
+}
+
+/// The front of `span` that still fits a batch of `size`, its size, and whether anything of
+/// `span` remains. An empty batch takes a record of any size.
+fn take(span: &mut Span, size: &Size, limits: &Limits) -> Option<(Span, Size, bool)> {
+    let records = limits.records.saturating_sub(size.records);
+    let bytes = limits.bytes.saturating_sub(size.bytes);
+    let fitting = span.split_front(records, bytes);
+    let (front, remains) = match fitting {
+        None if size.records == 0 => span.split_front(1, usize::MAX)?,
+        fitting => fitting?,
+    };
+    let size = Size::of(&front);
+    Some((front, size, remains))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,161 @@
-//! Room buffer.
+//! What is held between the listeners and the flush task, and the account of it.
+//!
+//! [`Intake`] is what a listener holds: it reserves memory before a read and hands chunks over.
+//! The bounded channel carries chunks; the byte [`Budget`] is what bounds it, its slots are only
+//! a backstop. The [`Ledger`] knows at every moment where every record is.
+
+mod ledger;
+mod partials;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+pub use ledger::{Balance, Columns, Count, DropReason, Ledger, RejectReason};
+pub use partials::{Partial, Partials};
+
+use crate::budget::{Budget, Reservation};
+use crate::config::OnFull;
+use crate::record::Chunk;
+
+/// Slots of the channel of chunks. The flush task empties it whenever it runs, so this bounds
+/// how many chunks listeners can read between two of its turns, not how many can be held.
+const CHANNEL_CHUNKS: usize = 1024;
+
+/// Memory that a chunk takes beside its bytes and ends: the chunk itself, its place in the
+/// queue, and the allocator's rounding.
+pub const CHUNK_OVERHEAD_BYTES: usize = 256;
+
+/// How `buffer.memory` is divided. The parts add up to the whole.
+///
+/// Records get most of it; request bodies (base64, a third larger than their records) get the
+/// rest, set aside so that a buffer full of records can always be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// For records as they were read, until Firehose has them.
+    pub records: usize,
+    /// For request bodies in flight.
+    pub bodies: usize,
+}
+
+impl Shares {
+    /// Five eighths for records and three for bodies: 20 MiB and 12 MiB of the default 32 MiB,
+    /// the latter two full requests of 4 MiB.
+    #[must_use]
+    pub fn of(memory: usize) -> Self {
+        let bodies = memory / 8 * 3;
+        Self { records: memory - bodies, bodies }
+    }
+}
+
+/// The listeners' end of the buffer. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    chunks: async_channel::Sender<Chunk>,
+    budget: Budget,
+    partials: Arc<Partials>,
+    ledger: Arc<Ledger>,
+    on_full: OnFull,
+    pressure: Arc<Notify>,
+}
+
+/// The flush task's end of the buffer.
+#[derive(Debug)]
+pub struct Outlet {
+    /// The chunks in the order in which they were read.
+    pub chunks: async_channel::Receiver<Chunk>,
+    /// The budget that they hold parts of.
+    pub budget: Budget,
+    /// Told when a reservation has to wait and the oldest records should make room for it.
+    pub pressure: Arc<Notify>,
+    /// The account.
+    pub ledger: Arc<Ledger>,
+    /// What gives way.
+    pub on_full: OnFull,
+}
+
+/// A buffer of `records` bytes.
+#[must_use]
+pub fn channel(records: usize, on_full: OnFull, ledger: Arc<Ledger>) -> (Intake, Outlet) {
+    let (sender, chunks) = async_channel::bounded(CHANNEL_CHUNKS);
+    let budget = Budget::new(records);
+    let pressure = Arc::new(Notify::new());
+    let intake = Intake {
+        chunks: sender,
+        budget: budget.clone(),
+        partials: Arc::new(Partials::new(records / 2)),
+        ledger: Arc::clone(&ledger),
+        on_full,
+        pressure: Arc::clone(&pressure),
+    };
+    (intake, Outlet { chunks, budget, pressure, ledger, on_full })
+}
+
+impl Intake {
+    /// Room for `bytes`, waited for as `buffer.on_full` says; `None` means that what arrives now
+    /// is to be read and dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue and nothing else.
+    pub async fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        let free = self.budget.try_reserve(bytes);
+        match (free, self.on_full) {
+            (Some(reservation), _) => Some(reservation),
+            (None, OnFull::Block) => Some(self.budget.reserve(bytes).await),
+            (None, OnFull::DropNewest) => None,
+            (None, OnFull::DropOldest) => {
+                let reservation = self.budget.reserve(bytes);
+                tokio::pin!(reservation);
+                // Polled once before the word goes out, so that the flush task sees the wish.
+                if let std::task::Poll::Ready(reservation) = futures_util::poll!(&mut reservation) {
+                    return Some(reservation);
+                }
+                self.pressure.notify_one();
+                Some(reservation.await)
+            }
+        }
+    }
+
+    /// Hands a chunk over; its records are received from here on.
+    ///
+    /// Waits only while the flush task has not had its turn for [`CHANNEL_CHUNKS`] chunks. Must
+    /// not be dropped before it is done: the chunk would be lost, although counted.
+    pub async fn accept(&self, chunk: Chunk) {
+        self.ledger.received(Count::of(chunk.records(), chunk.bytes()));
+        if let Err(async_channel::SendError(chunk)) = self.chunks.send(chunk).await {
+            // The flush task is gone, which only a second signal brings about.
+            self.ledger.dropped(DropReason::Shutdown, Count::of(chunk.records(), chunk.bytes()));
+        }
+    }
+
+    /// The unfinished records of all connections.
+    #[must_use]
+    pub fn partials(&self) -> &Arc<Partials> {
+        &self.partials
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Size of the budget for records, in bytes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.budget.total()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_add_up_and_hold_two_full_bodies_by_default() {
+        let shares = Shares::of(32 << 20);
+        assert_eq!(shares.records + shares.bodies, 32 << 20);
+        assert!(shares.bodies >= 2 * (crate::limits::MAX_BATCH_BYTES.div_ceil(3) * 4 + 500 * 16 + 256));
+    }
+}

@@ -1,0 +1,238 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::budget::Reservation;
+
+const LINGER: Duration = Duration::from_millis(100);
+
+fn limits(records: usize, bytes: usize) -> Limits {
+    Limits { records, bytes, linger: LINGER }
+}
+
+/// A chunk of records of the given sizes, each filled with its own number from `first` on.
+fn chunk(sizes: &[usize], first: u64, received: Instant) -> Chunk {
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    for (number, size) in (first..).zip(sizes) {
+        let mut record = number.to_le_bytes().to_vec();
+        record.resize((*size).max(8), 0);
+        bytes.extend(record);
+        ends.push(u32::try_from(bytes.len()).unwrap());
+    }
+    Chunk::new(Bytes::from(bytes), ends.into(), received, Reservation::none())
+}
+
+fn numbers(batch: &Batch) -> Vec<u64> {
+    let records = batch.portions.iter().flat_map(|portion| portion.span.iter());
+    records.map(|record| u64::from_le_bytes(record[..8].try_into().unwrap())).collect()
+}
+
+/// Epoch of made-up time.
+#[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn a_batch_leaves_when_it_has_its_records_and_not_one_sooner() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(5, 1000));
+    batcher.handle_chunk(chunk(&[10; 4], 0, now));
+    assert!(batcher.poll_batch(now).is_none());
+    batcher.handle_chunk(chunk(&[10; 3], 4, now));
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [0, 1, 2, 3, 4]);
+    assert!(batcher.poll_batch(now).is_none());
+    assert_eq!(batcher.held(), Size { records: 2, bytes: 20 });
+}
+
+#[test]
+fn a_batch_leaves_at_its_bytes_and_never_above_them() {
+    let now = start();
+    let check = |sizes: &[usize], expected: &[&[u64]]| {
+        let mut batcher = Batcher::new(limits(500, 100));
+        batcher.handle_chunk(chunk(sizes, 0, now));
+        let batches: Vec<_> =
+            std::iter::from_fn(|| batcher.poll_batch(now).map(|batch| numbers(&batch))).collect();
+        assert_eq!(batches, expected, "{sizes:?}");
+    };
+    check(&[99], &[]);
+    check(&[100], &[&[0]]);
+    check(&[50, 49], &[]);
+    check(&[50, 50], &[&[0, 1]]);
+    check(&[50, 51], &[&[0]]);
+    check(&[300, 8, 99], &[&[0], &[1]]);
+}
+
+#[test]
+fn the_oldest_record_waits_for_linger_to_the_instant() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(500, 1000));
+    batcher.handle_chunk(chunk(&[10], 0, now));
+    batcher.handle_chunk(chunk(&[10], 1, now + LINGER / 2));
+    assert_eq!(batcher.poll_timeout(), Some(now + LINGER));
+    assert!(batcher.poll_batch(now + LINGER - Duration::from_nanos(1)).is_none());
+    assert_eq!(numbers(&batcher.poll_batch(now + LINGER).unwrap()), [0, 1]);
+    assert_eq!(batcher.poll_timeout(), None);
+}
+
+#[test]
+fn a_flush_sends_what_is_here_and_nothing_that_comes_later() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(2, 1000));
+    batcher.handle_chunk(chunk(&[10; 3], 0, now));
+    batcher.handle_flush();
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [0, 1]);
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [2]);
+    batcher.handle_chunk(chunk(&[10], 3, now));
+    assert!(batcher.poll_batch(now).is_none());
+}
+
+#[test]
+fn a_retry_rides_at_the_head_of_the_next_batch_once_it_is_due() {
+    let now = start();
+    let due = now + Duration::from_millis(10);
+    let mut batcher = Batcher::new(limits(3, 1000));
+    batcher.handle_chunk(chunk(&[10; 3], 0, now));
+    let failed = batcher.poll_batch(now).unwrap();
+    let one = failed.portions[0].span.record(1).unwrap();
+    batcher.handle_retry(vec![Portion { span: one, tries: Tries { failures: 1, ..Tries::default() } }], due);
+    batcher.handle_chunk(chunk(&[10; 4], 3, now));
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [3, 4, 5]);
+    assert_eq!(batcher.poll_timeout(), Some(due));
+    assert!(batcher.poll_batch(now).is_none());
+    let batch = batcher.poll_batch(due).unwrap();
+    assert_eq!(numbers(&batch), [1, 6]);
+    assert_eq!(batch.portions[0].tries.failures, 1);
+}
+
+#[test]
+fn a_returned_batch_goes_first_and_whole() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(2, 1000));
+    batcher.handle_chunk(chunk(&[10; 5], 0, now));
+    let first = batcher.poll_batch(now).unwrap();
+    let second = batcher.poll_batch(now).unwrap();
+    batcher.handle_return(second);
+    batcher.handle_return(first);
+    batcher.handle_flush();
+    let batches: Vec<_> =
+        std::iter::from_fn(|| batcher.poll_batch(now).map(|batch| numbers(&batch))).collect();
+    assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4]]);
+}
+
+#[test]
+fn the_halves_of_a_refused_batch_go_as_they_are() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(4, 1000));
+    batcher.handle_chunk(chunk(&[10; 4], 0, now));
+    let (front, back) = batcher.poll_batch(now).unwrap().split().unwrap();
+    batcher.handle_chunk(chunk(&[10; 4], 4, now));
+    batcher.handle_fixed(back);
+    batcher.handle_fixed(front);
+    let batches: Vec<_> =
+        std::iter::from_fn(|| batcher.poll_batch(now).map(|batch| numbers(&batch))).collect();
+    assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4, 5, 6, 7]]);
+}
+
+#[test]
+fn pressure_gives_up_the_oldest_that_were_never_sent() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(2, 1000));
+    batcher.handle_chunk(chunk(&[10; 2], 0, now));
+    let sent = batcher.poll_batch(now).unwrap();
+    batcher.handle_return(sent);
+    for first in [2, 3, 4] {
+        batcher.handle_chunk(chunk(&[10], first, now));
+    }
+    assert_eq!(batcher.handle_pressure(15), Size { records: 2, bytes: 20 });
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [0, 1]);
+    batcher.handle_flush();
+    assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [4]);
+    assert_eq!(batcher.handle_pressure(15), Size::default());
+}
+
+/// What happens to a batcher in the model test.
+#[derive(Debug, Clone)]
+enum Step {
+    Chunk(Vec<usize>),
+    Advance(u64),
+    Flush,
+    /// Polls; each record of the batch then fails if its number is divisible by this.
+    Send(u64),
+    Refuse,
+    Return,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => proptest::collection::vec(8usize..40, 1..12).prop_map(Step::Chunk),
+        2 => (0u64..150).prop_map(Step::Advance),
+        1 => Just(Step::Flush),
+        6 => (1u64..8).prop_map(Step::Send),
+        1 => Just(Step::Refuse),
+        1 => Just(Step::Return),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_record_comes_out_once_in_legal_batches(steps in proptest::collection::vec(step(), 0..60)) {
+        let limits = limits(7, 90);
+        let mut batcher = Batcher::new(limits);
+        let (mut now, mut next, mut delivered) = (start(), 0u64, Vec::new());
+        let mut held = 0;
+        for step in steps.into_iter().chain((0..400).flat_map(|_| [Step::Flush, Step::Advance(1000), Step::Send(0)])) {
+            match step {
+                Step::Chunk(sizes) => {
+                    batcher.handle_chunk(chunk(&sizes, next, now));
+                    next += sizes.len() as u64;
+                    held += sizes.len();
+                }
+                Step::Advance(millis) => now += Duration::from_millis(millis),
+                Step::Flush => batcher.handle_flush(),
+                Step::Send(_) | Step::Refuse | Step::Return => {
+                    let expected = batcher.poll_ready(now);
+                    let batch = batcher.poll_batch(now);
+                    prop_assert_eq!(expected.is_some(), batch.is_some());
+                    let Some(batch) = batch else { continue };
+                    let expected = expected.unwrap();
+                    prop_assert!(batch.size.records <= expected.records && batch.size.bytes <= expected.bytes);
+                    prop_assert!(batch.size.records >= 1 && batch.size.records <= limits.records);
+                    prop_assert!(batch.size.bytes <= limits.bytes || batch.size.records == 1);
+                    match step {
+                        Step::Refuse => match batch.split() {
+                            Ok((front, back)) => {
+                                batcher.handle_fixed(back);
+                                batcher.handle_fixed(front);
+                            }
+                            Err(batch) => batcher.handle_return(batch),
+                        },
+                        Step::Send(fail) => {
+                            let mut failed = Vec::new();
+                            for portion in &batch.portions {
+                                for index in 0..portion.span.records() {
+                                    let span = portion.span.record(index).unwrap();
+                                    let number = numbers(&Batch::new(vec![Portion { span: span.clone(), tries: portion.tries }]))[0];
+                                    let tries = Tries { failures: portion.tries.failures + 1, ..portion.tries };
+                                    if fail > 0 && number.is_multiple_of(fail) && tries.failures < 3 {
+                                        failed.push(Portion { span, tries });
+                                    } else {
+                                        delivered.push(number);
+                                        held -= 1;
+                                    }
+                                }
+                            }
+                            if !failed.is_empty() {
+                                batcher.handle_retry(failed, now + Duration::from_millis(30));
+                            }
+                        }
+                        Step::Chunk(_) | Step::Advance(_) | Step::Flush | Step::Return => batcher.handle_return(batch),
+                    }
+                }
+            }
+            prop_assert_eq!(batcher.held().records, held);
+        }
+        delivered.sort_unstable();
+        prop_assert_eq!(delivered, (0..next).collect::<Vec<_>>());
+    }
+}
