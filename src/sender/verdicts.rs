@@ -1,0 +1,195 @@
+//! What becomes of each record of an attempt: pure.
+
+use std::borrow::Cow;
+
+use crate::batcher::{Batch, Portion, Size, Tries};
+use crate::firehose::{Answer, Class, FailedEntry};
+use crate::record::Span;
+
+/// What an answer means, record by record.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// Records that Firehose has, in order.
+    pub delivered: Vec<Span>,
+    /// Records to send again, in groups that share their wait.
+    pub retries: Vec<Retry>,
+    /// Records whose own retries are spent.
+    pub spent: Vec<Spent>,
+    /// Whether every entry was throttled: the stream's quota is gone, not a record's luck.
+    pub all_throttled: bool,
+}
+
+/// Records that failed the same way as often.
+#[derive(Debug)]
+pub struct Retry {
+    /// The records, their [`Tries`] brought up to date.
+    pub portions: Vec<Portion>,
+    /// Failures so far, the exponent of their backoff.
+    pub failures: u32,
+    /// The service's code.
+    pub code: Cow<'static, str>,
+}
+
+/// Records that will not be tried again.
+#[derive(Debug)]
+pub struct Spent {
+    /// The records.
+    pub portion: Portion,
+    /// The service's code of the last failure.
+    pub code: Cow<'static, str>,
+}
+
+/// Reads an answer against the batch that it answers.
+///
+/// An entry that was throttled does not spend its record's retries; any other failure of an entry
+/// does, and more than `max_retries` of them end it. Entries that fail in one answer after as many
+/// failures with one code share one wait, so that one batch carries their next try.
+#[must_use]
+pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
+    let mut verdicts = Verdicts {
+        all_throttled: answer.failed.len() == batch.size.records
+            && answer.failed.iter().all(|failed| failed.class == Class::Throttled),
+        ..Verdicts::default()
+    };
+    let mut failed = answer.failed.iter().peekable();
+    let mut first = 0;
+    for Portion { mut span, mut tries } in batch.portions {
+        tries.attempts += 1;
+        let end = first + span.records();
+        while let Some(entry) = failed.next_if(|entry| entry.index < end) {
+            // Everything before the failed entry was delivered.
+            if entry.index > first
+                && let Some((delivered, _)) = span.split_front(entry.index - first, usize::MAX)
+            {
+                verdicts.delivered.push(delivered);
+            }
+            if let Some((record, _)) = span.split_front(1, usize::MAX) {
+                verdicts.fail(Portion { span: record, tries }, entry, max_retries);
+            }
+            first = entry.index + 1;
+        }
+        if first < end {
+            verdicts.delivered.push(span);
+        }
+        first = end;
+    }
+    verdicts
+}
+
+impl Verdicts {
+    fn fail(&mut self, mut portion: Portion, entry: &FailedEntry, max_retries: u32) {
+        let Tries { own_failures, failures, .. } = &mut portion.tries;
+        *failures += 1;
+        *own_failures += u32::from(entry.class != Class::Throttled);
+        if *own_failures > max_retries {
+            self.spent.push(Spent { portion, code: entry.code.clone() });
+            return;
+        }
+        let failures = *failures;
+        let group =
+            self.retries.iter_mut().find(|retry| retry.failures == failures && retry.code == entry.code);
+        match group {
+            Some(retry) => retry.portions.push(portion),
+            None => self.retries.push(Retry { portions: vec![portion], failures, code: entry.code.clone() }),
+        }
+    }
+
+    /// Records and bytes delivered.
+    #[must_use]
+    pub fn delivered_size(&self) -> Size {
+        self.delivered.iter().fold(Size::default(), |mut size, span| {
+            size += Size { records: span.records(), bytes: span.bytes() };
+            size
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::Reservation;
+    use crate::record::Chunk;
+
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
+    fn batch(chunks: &[u8]) -> Batch {
+        let mut number = 0u8;
+        let portions = chunks.iter().map(|records| {
+            let bytes: Vec<u8> = (number..number + records).collect();
+            number += records;
+            let ends = (1..=u32::from(*records)).collect();
+            let chunk = Chunk::new(Bytes::from(bytes), ends, Instant::now(), Reservation::none());
+            Portion { span: Span::whole(Arc::new(chunk)).unwrap(), tries: Tries::default() }
+        });
+        Batch::new(portions.collect())
+    }
+
+    fn numbers<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<u8> {
+        spans.into_iter().flat_map(|span| span.iter().map(|record| record[0]).collect::<Vec<_>>()).collect()
+    }
+
+    fn failing(entries: &[(usize, Class)]) -> Answer {
+        let failed = entries.iter().map(|(index, class)| {
+            let code =
+                if *class == Class::Throttled { "ServiceUnavailableException" } else { "InternalFailure" };
+            FailedEntry { index: *index, class: *class, code: code.into() }
+        });
+        Answer { failed: failed.collect(), record_id: None }
+    }
+
+    #[test]
+    fn exactly_the_failed_entries_are_sent_again() {
+        let answer = failing(&[(0, Class::Throttled), (3, Class::Throttled), (4, Class::Throttled)]);
+        let verdicts = read(batch(&[2, 3, 1]), &answer, 5);
+        assert_eq!(numbers(&verdicts.delivered), [1, 2, 5]);
+        assert_eq!(verdicts.retries.len(), 1);
+        assert_eq!(numbers(verdicts.retries[0].portions.iter().map(|portion| &portion.span)), [0, 3, 4]);
+        assert!(!verdicts.all_throttled);
+    }
+
+    #[test]
+    fn a_records_own_failures_spend_its_retries_and_throttling_does_not() {
+        let check = |class: Class, max_retries: u32, expected: Option<u32>| {
+            let mut portion = batch(&[1]).portions.remove(0);
+            for attempt in 1..=20 {
+                let mut verdicts = read(Batch::new(vec![portion]), &failing(&[(0, class)]), max_retries);
+                if let Some(spent) = verdicts.spent.pop() {
+                    assert_eq!((Some(attempt), spent.portion.tries.attempts), (expected, attempt));
+                    return;
+                }
+                let mut retry = verdicts.retries.remove(0);
+                assert_eq!(retry.failures, attempt);
+                portion = retry.portions.remove(0);
+            }
+            assert_eq!(expected, None);
+        };
+        check(Class::Transient, 5, Some(6));
+        check(Class::Transient, 0, Some(1));
+        check(Class::Throttled, 5, None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_gets_one_verdict_by_its_entry(
+            chunks in proptest::collection::vec(1u8..8, 1..6),
+            failed in proptest::collection::btree_set(0usize..40, 0..40),
+        ) {
+            let batch = batch(&chunks);
+            let total = batch.size.records;
+            let failed: Vec<usize> = failed.into_iter().filter(|index| *index < total).collect();
+            let entries: Vec<_> = failed.iter().map(|index| (*index, Class::Throttled)).collect();
+            let verdicts = read(batch, &failing(&entries), 5);
+            let again = verdicts.retries.iter().flat_map(|retry| retry.portions.iter().map(|portion| &portion.span));
+            let again: Vec<usize> = numbers(again).into_iter().map(usize::from).collect();
+            let delivered: Vec<usize> = numbers(&verdicts.delivered).into_iter().map(usize::from).collect();
+            prop_assert_eq!(&again, &failed);
+            prop_assert_eq!(delivered, (0..total).filter(|index| !failed.contains(index)).collect::<Vec<_>>());
+            prop_assert_eq!(verdicts.all_throttled, failed.len() == total);
+        }
+    }
+}
