@@ -1,1 +1,239 @@
-//! App.
+//! A daemon from its configuration: bind, start, obey, account.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::batcher::Limits;
+use crate::buffer::{self, Columns, Count, DropReason, Ledger, Shares};
+use crate::config::Config;
+use crate::drain::{self, Order, Orders};
+use crate::firehose::Firehose;
+use crate::framing::Delimiter;
+use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES};
+use crate::listener;
+use crate::sender::backoff::Backoff;
+use crate::sender::dead_letter::Store;
+use crate::sender::worker::{Control, Settings, Worker};
+use crate::socket::Socket;
+use crate::telemetry::figures::Figures;
+use crate::telemetry::now;
+
+/// Time for connections to tell their producers the last counts once everything is settled.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A daemon that has taken its addresses and opened its files, and has not begun to serve.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listeners: Vec<listener::Bound>,
+    admin: Option<Socket>,
+    store: Option<Arc<Store>>,
+    started: Instant,
+}
+
+/// How a daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// What was neither delivered nor refused for good when it had to stop.
+    pub left: Count,
+    /// The account at the end; nothing is held.
+    pub columns: Columns,
+}
+
+/// How much one request may carry under a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Record bytes a request.
+    pub batch_bytes: usize,
+    /// Bytes of a record.
+    pub record_bytes: usize,
+}
+
+impl Sizes {
+    /// The largest request whose body fits its share of the memory, and the largest record that
+    /// leaves room for others. With the default memory these are the service's own limits; a
+    /// small buffer makes them smaller.
+    #[must_use]
+    pub fn of(config: &Config, body_bytes: BodyBytes) -> Self {
+        let shares = Shares::of(config.buffer.memory);
+        let name = config.delivery_stream_name.len();
+        let fits = |bytes: &usize| body_bytes(name, MAX_BATCH_RECORDS, *bytes) <= shares.bodies;
+        let most = config.max_batch_size_bytes.min(MAX_BATCH_BYTES);
+        // Halving the range finds the largest that fits: a body's size grows with its records'.
+        let (mut fitting, mut beyond) = (0, most + 1);
+        while beyond - fitting > 1 {
+            let middle = usize::midpoint(fitting, beyond);
+            if fits(&middle) { fitting = middle } else { beyond = middle }
+        }
+        let record_bytes = MAX_RECORD_BYTES.min(shares.records / 8).min(fitting.max(1));
+        // A record above `max_batch_size_bytes` goes alone, so that bound does not bound records.
+        let alone = if fitting == most { MAX_RECORD_BYTES.min(shares.records / 8) } else { record_bytes };
+        Self { batch_bytes: fitting.max(1), record_bytes: alone }
+    }
+}
+
+/// Bytes that a request's body takes at most, from the length of the stream's name, the number of
+/// records and their bytes.
+pub type BodyBytes = fn(usize, usize, usize) -> usize;
+
+impl App {
+    /// Takes every address and opens the dead-letter store. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the key and the address or directory at fault.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let started = now();
+        let mut listeners = Vec::new();
+        for (name, listen) in &config.listen {
+            let bound = listener::bind(name, listen).with_context(|| format!("`listen.{name}.address`"))?;
+            listeners.push(bound);
+        }
+        let admin = match &config.admin {
+            Some(address) => admin::bind(address).context("`admin.address`")?,
+            None => None,
+        };
+        let store = match &config.dead_letter.directory {
+            Some(directory) => {
+                let store = Store::open(directory, config.dead_letter.max_bytes);
+                Some(Arc::new(store.context("`dead_letter.directory`")?))
+            }
+            None => None,
+        };
+        Ok(Self { config, listeners, admin, store, started })
+    }
+
+    /// Each listener's name and address, with the ports that the system chose.
+    pub fn listeners(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.listeners.iter().map(|bound| (bound.name().to_owned(), bound.address()))
+    }
+
+    /// The admin listener's address, with the port that the system chose.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<String> {
+        self.admin.as_ref().map(Socket::address)
+    }
+
+    /// Serves until told to stop and everything is settled or the time for that is over.
+    pub async fn run<F: Firehose>(self, firehose: Arc<F>, body_bytes: BodyBytes, orders: Orders) -> Ended {
+        let addresses: Vec<(String, String)> = self.listeners().collect();
+        let Self { config, listeners, admin, store, started } = self;
+        let shares = Shares::of(config.buffer.memory);
+        let sizes = Sizes::of(&config, body_bytes);
+        let ledger = Arc::new(Ledger::default());
+        let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
+        let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
+        let control = Control::default();
+        let worker = Worker::new(
+            firehose,
+            settings(&config, &sizes, shares.bodies, body_bytes),
+            outlet,
+            control.clone(),
+            store,
+            Arc::clone(&figures),
+        );
+        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        let served = TaskTracker::new();
+        for bound in listeners {
+            let (listener, address) = (bound.name(), bound.address());
+            tracing::info!(listener, address, "Listening.");
+            served.spawn(bound.serve(listener::Context {
+                intake: intake.clone(),
+                delimiter: Delimiter::new(config.delimiter.clone()),
+                max_record_bytes: sizes.record_bytes,
+                on_full: config.buffer.on_full,
+                figures: Arc::clone(&figures),
+                stop: stop.clone(),
+                abort: control.abort.clone(),
+                tasks: tasks.clone(),
+            }));
+        }
+        drop(intake);
+        served.close();
+        if let Some(socket) = admin {
+            tracing::info!(address = socket.address(), "Admin listening.");
+            let about = admin::status::About {
+                delivery_stream_name: config.delivery_stream_name.clone(),
+                listeners: addresses,
+                memory_bytes: config.buffer.memory,
+            };
+            let context = admin::Context { figures: Arc::clone(&figures), about: Arc::new(about) };
+            tasks.spawn(admin::serve(socket, context, closed.clone()));
+        }
+        // A daemon whose listeners have all ended (standard input, say) is done when they are.
+        let ended = futures_util::stream::once(async move {
+            served.wait().await;
+            Order::Stop
+        });
+        let orders = futures_util::stream::select(
+            orders,
+            ended.filter({
+                let stop = stop.clone();
+                move |_| std::future::ready(!stop.is_cancelled())
+            }),
+        );
+        let left =
+            drain::obey(Box::pin(orders), worker.run(), &stop, &control, &figures, config.shutdown_drain)
+                .await;
+        // Connections that still tell their producers how far their records have come.
+        closed.cancel();
+        tasks.close();
+        if left.records > 0 || tokio::time::timeout(LAST_WORDS, tasks.wait()).await.is_err() {
+            control.abort.cancel();
+            tasks.wait().await;
+        }
+        settle_strays(&ledger, left)
+    }
+}
+
+fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes) -> Settings {
+    Settings {
+        stream: config.delivery_stream_name.as_str().into(),
+        limits: Limits { records: config.max_batch_size, bytes: sizes.batch_bytes, linger: config.linger },
+        max_in_flight: config.send.max_in_flight,
+        bodies,
+        body_bytes,
+        backoff: Backoff {
+            base: config.retry.base_delay,
+            max: config.retry.max_delay,
+            jitter: config.retry.jitter,
+        },
+        max_retries: config.retry.max_retries,
+        give_up_after: config.retry.give_up_after,
+    }
+}
+
+/// A connection that was cut off by an abort may have held a chunk that it had counted.
+fn settle_strays(ledger: &Ledger, mut left: Count) -> Ended {
+    let strays = ledger.columns().held;
+    if strays.records > 0 {
+        ledger.dropped(DropReason::Shutdown, strays);
+        left += strays;
+    }
+    let columns = ledger.columns();
+    let (received, delivered) = (columns.received.records, columns.delivered.records);
+    let (dead_lettered, dropped) =
+        (columns.dead_lettered.records, columns.dropped.iter().map(|count| count.records).sum::<u64>());
+    if left.records > 0 {
+        let Count { records, bytes } = left;
+        tracing::error!(
+            records,
+            bytes,
+            received,
+            delivered,
+            dead_lettered,
+            dropped,
+            "Stopped before everything was delivered."
+        );
+    } else {
+        tracing::info!(received, delivered, dead_lettered, dropped, "Stopped.");
+    }
+    Ended { left, columns }
+}

@@ -1,1 +1,97 @@
-//! Drain.
+//! Signals, and the phases of stopping.
+
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook_tokio::Signals;
+use tokio_util::sync::CancellationToken;
+
+use crate::sender::worker::Control;
+use crate::telemetry::figures::Figures;
+
+/// What the outside asks of a running daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// SIGTERM, SIGINT, or every listener has ended: deliver what is held and exit. A second one
+    /// exits at once.
+    Stop,
+    /// SIGUSR1: send what is held now.
+    Flush,
+    /// SIGHUP: read the configuration again.
+    Reload,
+}
+
+/// Orders, from signals or from a program that holds the daemon in its own process.
+pub type Orders = Pin<Box<dyn Stream<Item = Order> + Send>>;
+
+/// The orders that signals to this process stand for.
+///
+/// # Errors
+///
+/// When the system does not let the handlers be set.
+pub fn signals() -> io::Result<Orders> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+    Ok(Box::pin(signals.filter_map(|signal| {
+        std::future::ready(match signal {
+            SIGTERM | SIGINT => Some(Order::Stop),
+            SIGUSR1 => Some(Order::Flush),
+            SIGHUP => Some(Order::Reload),
+            _ => None,
+        })
+    })))
+}
+
+/// Carries orders out until `settled` is done: the flush task's end, which comes when the
+/// listeners are gone and nothing is held, or when it was told to abort.
+///
+/// Stopping has one deadline, `limit` after the first order to stop. Until then: listeners accept
+/// nothing more and read what their sockets hold; the flush task sends what is left. At the
+/// deadline, or with a second order, it is told to give up.
+pub async fn obey<T>(
+    mut orders: Orders,
+    settled: impl Future<Output = T>,
+    stop: &CancellationToken,
+    control: &Control,
+    figures: &Figures,
+    limit: Duration,
+) -> T {
+    tokio::pin!(settled);
+    let mut deadline = None;
+    loop {
+        let expiry = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = &mut settled => return end,
+            () = expiry => {
+                tracing::error!(drain_seconds = limit.as_secs_f64(), "Drain deadline reached.");
+                control.abort.cancel();
+                deadline = None;
+            }
+            Some(order) = orders.next() => match order {
+                Order::Flush => control.flush.notify_one(),
+                Order::Reload => tracing::warn!(
+                    "This version can't reload: restart the daemon to apply a changed configuration."
+                ),
+                Order::Stop if stop.is_cancelled() => {
+                    tracing::warn!("Asked twice to stop, exiting at once.");
+                    control.abort.cancel();
+                    deadline = None;
+                }
+                Order::Stop => {
+                    let held = figures.ledger().columns().held;
+                    tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
+                    figures.set_draining();
+                    stop.cancel();
+                    deadline = Some(tokio::time::Instant::from_std(crate::telemetry::now() + limit));
+                }
+            },
+        }
+    }
+}

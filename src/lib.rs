@@ -18,4 +18,5 @@ pub mod listener;
 pub mod local;
 pub mod record;
 pub mod sender;
+pub mod socket;
 pub mod telemetry;

@@ -117,6 +117,12 @@ impl Intake {
         }
     }
 
+    /// Room for `bytes` if it is there.
+    #[must_use]
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        self.budget.try_reserve(bytes)
+    }
+
     /// Hands a chunk over; its records are received from here on.
     ///
     /// Waits only while the flush task has not had its turn for [`CHANNEL_CHUNKS`] chunks. Must

@@ -74,10 +74,9 @@ impl Lines {
         framed
     }
 
-    /// Gives up the line whose start is in `buffer` for want of room: it counts as skipped when
-    /// its end comes.
-    pub fn abandon(&mut self, buffer: &mut BytesMut) {
-        let skipped = self.skipping.get_or_insert(Skipped { bytes: 0, why: Skip::NoRoom });
+    /// Gives up the line whose start is in `buffer`: it counts as skipped when its end comes.
+    pub fn abandon(&mut self, buffer: &mut BytesMut, why: Skip) {
+        let skipped = self.skipping.get_or_insert(Skipped { bytes: 0, why });
         skipped.bytes += count(buffer.len());
         *buffer = BytesMut::new();
     }
@@ -294,7 +293,7 @@ mod tests {
         let mut lines = Lines::new(Delimiter::new(Bytes::from_static(b"\n")), 100);
         let mut buffer = BytesMut::from(&b"begin"[..]);
         assert!(lines.frame(&mut buffer, 0).ends.is_empty());
-        lines.abandon(&mut buffer);
+        lines.abandon(&mut buffer, Skip::NoRoom);
         buffer.extend_from_slice(b"ning\nnext\n");
         let framed = lines.frame(&mut buffer, 0);
         assert_eq!(framed.skipped, [Skipped { bytes: 9, why: Skip::NoRoom }]);

@@ -59,6 +59,8 @@ pub struct Skipped {
 pub enum Skip {
     /// It is longer than the listener takes.
     TooLong,
-    /// There was no room to hold its beginning.
+    /// Unfinished records together held too much, and this was the largest of them.
+    Unfinished,
+    /// The buffer is full and what arrives is dropped.
     NoRoom,
 }

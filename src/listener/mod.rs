@@ -1,1 +1,237 @@
-//! Room listener.
+//! Where producers connect: bind first, serve later.
+//!
+//! [`bind`] takes an address so that a daemon which can't listen fails before it does anything
+//! else; [`Bound::serve`] accepts connections, each under a permit taken before the accept, and
+//! reads them (`connection`) until it is told to stop.
+
+mod acks;
+mod connection;
+mod source;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use source::StdinSource;
+
+use crate::buffer::{Count, Intake, RejectReason};
+use crate::config::{Address, ListenConfig, OnFull};
+use crate::framing::{Delimiter, Lines};
+use crate::socket::{BindError, Connection, Socket, bind_tcp, bind_unix};
+use crate::telemetry::figures::Figures;
+use crate::telemetry::now;
+use crate::telemetry::quiet::Quiet;
+
+/// First and longest pause of accepting when the system has no descriptor or memory left.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A listener with its address taken and nothing accepted yet.
+#[derive(Debug)]
+pub struct Bound {
+    name: Arc<str>,
+    config: ListenConfig,
+    inlet: Inlet,
+}
+
+/// Where a listener's connections come from.
+#[derive(Debug)]
+enum Inlet {
+    Socket(Socket),
+    /// The one connection that there is from the start.
+    Stdin,
+}
+
+/// What the listeners of a daemon share.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Where chunks go.
+    pub intake: Intake,
+    /// Follows each record.
+    pub delimiter: Delimiter,
+    /// Longest record that the buffer can carry, whatever the listener allows.
+    pub max_record_bytes: usize,
+    /// What gives way when the buffer is full.
+    pub on_full: OnFull,
+    /// Where connections are counted.
+    pub figures: Arc<Figures>,
+    /// Stop accepting, read what is there, end.
+    pub stop: CancellationToken,
+    /// End at once.
+    pub abort: CancellationToken,
+    /// Keeps account of the tasks of connections.
+    pub tasks: TaskTracker,
+}
+
+/// Takes the address of the listener called `name`. Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// [`BindError`] when the address is in use, not permitted or not there.
+pub fn bind(name: &str, config: &ListenConfig) -> Result<Bound, BindError> {
+    let inlet = match &config.address {
+        Address::Unix(path) => Inlet::Socket(bind_unix(path, config.mode)?),
+        Address::Tcp(address) => Inlet::Socket(bind_tcp(*address)?),
+        Address::Stdin => Inlet::Stdin,
+    };
+    Ok(Bound { name: name.into(), config: config.clone(), inlet })
+}
+
+/// What the connections of one listener share.
+#[derive(Debug)]
+struct Shared {
+    name: Arc<str>,
+    config: ListenConfig,
+    context: Context,
+    rejections: Mutex<Quiet>,
+    drops: Mutex<Quiet>,
+}
+
+impl Shared {
+    fn framer(&self) -> Lines {
+        let longest = self.config.max_record_bytes.min(self.context.max_record_bytes);
+        Lines::new(self.context.delimiter.clone(), longest)
+    }
+
+    /// Reports records that were dropped because the buffer was full.
+    fn say_dropped(&self, Count { records, bytes }: Count) {
+        let say = self.drops.lock().unwrap_or_else(PoisonError::into_inner).say(now());
+        if let Some(suppressed) = say {
+            let listener = &*self.name;
+            tracing::error!(listener, records, bytes, reason = "buffer_full", suppressed, "Records dropped.");
+        }
+    }
+
+    /// Counts and reports a record that was turned away.
+    fn reject(&self, reason: RejectReason, bytes: u64) {
+        self.context.intake.ledger().rejected(reason, Count { records: 1, bytes });
+        let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
+        let Some(suppressed) = say else { return };
+        let (listener, reason) = (&*self.name, reason.label());
+        let max_record_bytes = self.config.max_record_bytes.min(self.context.max_record_bytes);
+        tracing::warn!(listener, bytes, reason, max_record_bytes, suppressed, "Record rejected.");
+    }
+}
+
+impl Bound {
+    /// The address that was taken, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match &self.inlet {
+            Inlet::Socket(socket) => socket.address(),
+            Inlet::Stdin => Address::Stdin.to_string(),
+        }
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Accepts and reads connections until told to stop, or until standard input ends. Every
+    /// connection that is accepted is a task of its own, tracked in `context.tasks`.
+    pub async fn serve(self, context: Context) {
+        let shared = Arc::new(Shared {
+            name: self.name,
+            config: self.config,
+            context,
+            rejections: Mutex::new(Quiet::new(5, Duration::from_secs(10))),
+            drops: Mutex::new(Quiet::new(1, Duration::from_secs(10))),
+        });
+        let socket = match self.inlet {
+            Inlet::Socket(socket) => socket,
+            Inlet::Stdin => return read_stdin(&shared).await,
+        };
+        let permits = Arc::new(Semaphore::new(shared.config.max_connections));
+        let stop = shared.context.stop.clone();
+        let mut pause = ACCEPT_PAUSE.0;
+        let mut full = Quiet::new(1, Duration::from_secs(10));
+        loop {
+            if permits.available_permits() == 0
+                && let Some(suppressed) = full.say(now())
+            {
+                let (listener, max_connections) = (&*shared.name, shared.config.max_connections);
+                tracing::warn!(
+                    listener,
+                    max_connections,
+                    suppressed,
+                    "Every connection is taken, further ones wait."
+                );
+            }
+            let permit = tokio::select! {
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok(connection) => {
+                    spawn(&shared, connection, permit.ok());
+                    pause = ACCEPT_PAUSE.0;
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    shared.context.figures.accept_paused();
+                    if let Some(suppressed) = full.say(now()) {
+                        let listener = &*shared.name;
+                        tracing::warn!(listener, %error, suppressed, "Accepting pauses: raise the limit of open files (LimitNOFILE, ulimit -n).");
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+                // The producer was gone before it was accepted.
+                Err(error) => {
+                    tracing::debug!(listener = &*shared.name, %error, "A connection was not accepted.")
+                }
+            }
+        }
+        // Producers that connected before the stop are heard.
+        while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+            && let Some(connection) = socket.accept_waiting()
+        {
+            spawn(&shared, connection, Some(permit));
+        }
+    }
+}
+
+async fn read_stdin(shared: &Shared) {
+    let _counted = shared.context.figures.connection();
+    tokio::select! {
+        () = shared.context.abort.cancelled() => {}
+        () = connection::serve(shared, StdinSource::new()) => {}
+    }
+}
+
+fn spawn(shared: &Arc<Shared>, connection: Connection, permit: Option<OwnedSemaphorePermit>) {
+    let shared = Arc::clone(shared);
+    let (tasks, abort) = (shared.context.tasks.clone(), shared.context.abort.clone());
+    tasks.spawn(async move {
+        let _permit = permit;
+        let _counted = shared.context.figures.connection();
+        let served = async {
+            match connection {
+                Connection::Unix(stream) => connection::serve(&shared, stream).await,
+                Connection::Tcp(stream) => connection::serve(&shared, stream).await,
+            }
+        };
+        tokio::select! {
+            () = abort.cancelled() => {}
+            () = served => {}
+        }
+    });
+}
+
+/// Whether the system has run out of something, so that accepting again at once is no use.
+fn is_exhaustion(error: &io::Error) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM: the numbers are the same on every Linux architecture
+    // that Rust's standard library supports but for MIPS's ENOBUFS.
+    matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
+}

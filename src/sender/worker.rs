@@ -1,1 +1,585 @@
+//! The flush task: one task owns everything that a delivery stream holds.
+//!
+//! Each turn it sends what may be sent, says how things stand, waits for whatever comes first and
+//! applies it. No locks, no shared state but the figures that it reports; what decides is pure
+//! (batcher, gate, verdicts), what is here is their order and the log.
+//!
+//! Its price: everything of one stream runs on one thread. One core carries several hundred
+//! megabytes a second through the SDK, far above the quota of any stream.
 
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::dead_letter::{Letter, Store, StoreError};
+use super::gate::{Gate, Step};
+use super::verdicts::{self, Verdicts};
+use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
+use crate::buffer::{Count, DropReason, Outlet};
+use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
+use crate::limits::billed_bytes;
+use crate::record::Chunk;
+use crate::telemetry::figures::{Figures, Outcome, Trouble};
+use crate::telemetry::quiet::Quiet;
+use crate::telemetry::{now, wall_clock};
+
+/// The flush task has a turn at least this often, so that its last turn shows whether it lives.
+const TURN: Duration = Duration::from_secs(1);
+/// How often the age of the oldest record is worked out while records are held.
+const AGE_EVERY: Duration = Duration::from_millis(200);
+/// Most chunks taken in one turn, so that a flood of them can't hold up answers.
+const CHUNKS_A_TURN: usize = 256;
+
+/// What the flush task works with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The delivery stream.
+    pub stream: Arc<str>,
+    /// When a batch leaves.
+    pub limits: Limits,
+    /// Most requests at once.
+    pub max_in_flight: usize,
+    /// Most bytes of request bodies at once.
+    pub bodies: usize,
+    /// Bytes that a request's body takes at most, from the length of the stream's name, the
+    /// number of records and their bytes.
+    pub body_bytes: fn(usize, usize, usize) -> usize,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+    /// Retries of a record's own failures.
+    pub max_retries: u32,
+    /// How long a stream-wide failure is waited out.
+    pub give_up_after: Option<Duration>,
+}
+
+/// How the app steers the flush task.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// Send what is held without waiting for `linger`.
+    pub flush: Arc<Notify>,
+    /// Stop at once and account for what is left.
+    pub abort: CancellationToken,
+}
+
+/// What became of a flight, by its id.
+type Answered = (u64, Result<Answer, PutError>);
+/// What became of letters that were to be written.
+type Buried = (Vec<Letter>, Result<(), StoreError>);
+type Done<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// See the module.
+pub struct Worker<F> {
+    firehose: Arc<F>,
+    settings: Settings,
+    outlet: Outlet,
+    control: Control,
+    store: Option<Arc<Store>>,
+    figures: Arc<Figures>,
+    batcher: Batcher,
+    gate: Gate,
+    random: fastrand::Rng,
+    /// The listeners may still bring chunks.
+    open: bool,
+    /// The stream has taken a record since the daemon started, so a refusal is the record's.
+    has_delivered: bool,
+    flights: Vec<Flight>,
+    next_flight: u64,
+    bodies: usize,
+    answers: FuturesUnordered<Done<Answered>>,
+    burials: FuturesUnordered<Done<Buried>>,
+    age_known_at: Option<Instant>,
+    log: Log,
+}
+
+/// A request under way.
+struct Flight {
+    id: u64,
+    batch: Batch,
+    operation: Operation,
+    sent: Instant,
+    body: usize,
+}
+
+/// What keeps each kind of message from filling the log.
+struct Log {
+    batch: Quiet,
+    record: Quiet,
+    retry: Quiet,
+    succeeded: Quiet,
+    spent: Quiet,
+    dropped: Quiet,
+    failed: Quiet,
+    quiet_batches: Size,
+}
+
+impl Log {
+    fn new() -> Self {
+        let failures = || Quiet::new(5, Duration::from_secs(10));
+        Self {
+            batch: Quiet::new(10, Duration::from_secs(1)),
+            record: Quiet::new(10, Duration::from_secs(1)),
+            retry: failures(),
+            succeeded: failures(),
+            spent: failures(),
+            dropped: failures(),
+            failed: failures(),
+            quiet_batches: Size::default(),
+        }
+    }
+}
+
+impl<F: Firehose> Worker<F> {
+    /// A flush task for the chunks of `outlet`.
+    #[must_use]
+    pub fn new(
+        firehose: Arc<F>,
+        settings: Settings,
+        outlet: Outlet,
+        control: Control,
+        store: Option<Arc<Store>>,
+        figures: Arc<Figures>,
+    ) -> Self {
+        Self {
+            batcher: Batcher::new(settings.limits),
+            gate: Gate::new(settings.backoff),
+            firehose,
+            settings,
+            outlet,
+            control,
+            store,
+            figures,
+            random: fastrand::Rng::new(),
+            open: true,
+            has_delivered: false,
+            flights: Vec::new(),
+            next_flight: 0,
+            bodies: 0,
+            answers: FuturesUnordered::new(),
+            burials: FuturesUnordered::new(),
+            age_known_at: None,
+            log: Log::new(),
+        }
+    }
+
+    /// Runs until every listener is gone and every record is settled, or until it is told to
+    /// abort. Returns what was left then: nothing, unless it was aborted.
+    pub async fn run(mut self) -> Count {
+        loop {
+            let at = now();
+            self.launch(at);
+            self.report(at);
+            if !self.open
+                && self.flights.is_empty()
+                && self.burials.is_empty()
+                && self.batcher.held().records == 0
+            {
+                self.say_quiet_batches();
+                return Count::default();
+            }
+            let timeout = self.poll_timeout(at);
+            tokio::select! {
+                () = self.control.abort.cancelled() => return self.abandon().await,
+                Some((id, result)) = self.answers.next() => self.apply_answer(id, result),
+                Some((letters, result)) = self.burials.next() => self.apply_burial(&letters, result),
+                chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
+                () = self.outlet.pressure.notified() => self.apply_pressure(),
+                () = self.control.flush.notified() => self.apply_flush(),
+                () = tokio::time::sleep_until(timeout.into()) => {}
+            }
+        }
+    }
+
+    fn poll_timeout(&self, at: Instant) -> Instant {
+        // While the stream may not be sent to, a batch that is ready changes nothing.
+        let room = self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0;
+        let batch = self.batcher.poll_timeout().filter(|_| room).map(|due| due.max(at));
+        [batch, self.gate.poll_timeout(at)].into_iter().flatten().fold(at + TURN, Instant::min)
+    }
+
+    /// Sends as many batches as are ready and allowed.
+    fn launch(&mut self, at: Instant) {
+        while self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0 {
+            let Some(size) = self.batcher.poll_ready(at) else { break };
+            let body = self.body_bytes(size);
+            if self.bodies + body > self.settings.bodies && !self.flights.is_empty() {
+                break;
+            }
+            let Some(batch) = self.batcher.poll_batch(at) else { break };
+            self.send(batch, at);
+        }
+        self.figures.set_in_flight(self.flights.len());
+    }
+
+    fn body_bytes(&self, size: Size) -> usize {
+        (self.settings.body_bytes)(self.settings.stream.len(), size.records, size.bytes)
+    }
+
+    fn send(&mut self, batch: Batch, sent: Instant) {
+        // A record whose entry failed goes as a batch of one: there, what fails is the entry.
+        let fresh = batch.portions.iter().all(|portion| portion.tries.failures == 0);
+        let operation =
+            if batch.size.records == 1 && fresh { Operation::PutRecord } else { Operation::PutRecordBatch };
+        let spans = batch.portions.iter().map(|portion| portion.span.clone()).collect();
+        let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans };
+        let body = self.body_bytes(batch.size);
+        let id = self.next_flight;
+        self.next_flight += 1;
+        self.bodies += body;
+        self.flights.push(Flight { id, batch, operation, sent, body });
+        let firehose = Arc::clone(&self.firehose);
+        self.answers.push(Box::pin(async move { (id, firehose.put(put).await) }));
+    }
+
+    fn apply_chunk(&mut self, chunk: Option<Chunk>) {
+        let Some(chunk) = chunk else {
+            self.open = false;
+            return self.apply_flush();
+        };
+        self.batcher.handle_chunk(chunk);
+        for _ in 1..CHUNKS_A_TURN {
+            let Ok(chunk) = self.outlet.chunks.try_recv() else { break };
+            self.batcher.handle_chunk(chunk);
+        }
+    }
+
+    fn apply_flush(&mut self) {
+        while let Ok(chunk) = self.outlet.chunks.try_recv() {
+            self.batcher.handle_chunk(chunk);
+        }
+        self.batcher.handle_flush();
+        self.gate.handle_flush(now());
+    }
+
+    /// `buffer.on_full = "drop-oldest"`: a listener waits for room.
+    fn apply_pressure(&mut self) {
+        let wanted = self.outlet.budget.wanted();
+        let size = self.batcher.handle_pressure(wanted);
+        if size.records > 0 {
+            self.outlet.ledger.dropped(DropReason::BufferFull, Count::of(size.records, size.bytes));
+            self.say_dropped(size, "buffer_full");
+        }
+    }
+
+    fn apply_answer(&mut self, id: u64, result: Result<Answer, PutError>) {
+        let at = now();
+        let Some(index) = self.flights.iter().position(|flight| flight.id == id) else { return };
+        let Flight { batch, operation, sent, body, .. } = self.flights.swap_remove(index);
+        self.bodies -= body;
+        let outcome = match &result {
+            Ok(answer) if answer.failed.is_empty() => Outcome::Ok,
+            Ok(_) => Outcome::Partial,
+            Err(error) => error.class.into(),
+        };
+        let took = at.saturating_duration_since(sent);
+        self.figures.sender().put(operation, outcome, took, batch.size.records, batch.size.bytes);
+        match result {
+            Ok(answer) => self.apply_verdicts(batch, &answer, sent, at),
+            Err(error) => self.apply_failure(batch, error, sent, at),
+        }
+    }
+
+    fn apply_verdicts(&mut self, batch: Batch, answer: &Answer, sent: Instant, at: Instant) {
+        let whole = batch.size;
+        let verdicts = verdicts::read(batch.clone(), answer, self.settings.max_retries);
+        if verdicts.all_throttled {
+            let code = answer.failed.first().map_or(Cow::Borrowed("throttled"), |entry| entry.code.clone());
+            let message = "every record of a batch was throttled".to_owned();
+            return self.apply_failure(
+                batch,
+                PutError { class: Class::Throttled, code, message, ambiguous: false },
+                sent,
+                at,
+            );
+        }
+        if let Some(trouble) = self.gate.handle_success() {
+            let lasted_ms = millis(at.saturating_duration_since(trouble.since));
+            tracing::info!(lasted_ms, error_code = %trouble.code, "Operation succeeded");
+        }
+        let size = verdicts.delivered_size();
+        self.has_delivered |= size.records > 0;
+        self.settle_delivered(&verdicts, size, at);
+        self.say_delivered(whole, answer, at);
+        let again = batch.portions.iter().any(|portion| portion.tries.attempts > 0);
+        if again && self.log.succeeded.say(at).is_some() {
+            tracing::info!(records = size.records, "Operation succeeded");
+        }
+        for retry in verdicts.retries {
+            let delay = self.settings.backoff.delay(retry.failures, &mut self.random);
+            let records: usize = retry.portions.iter().map(|portion| portion.span.records()).sum();
+            self.figures.sender().retry(&retry.code, count(records));
+            self.say_retry(delay, retry.failures, &retry.code, records, at);
+            self.batcher.handle_retry(retry.portions, at + delay);
+        }
+        let spent: Vec<Letter> =
+            verdicts.spent.into_iter().map(|spent| letter(spent.portion, spent.code)).collect();
+        if !spent.is_empty() {
+            self.say_spent(&spent, at);
+            self.bury(spent);
+        }
+    }
+
+    fn settle_delivered(&self, verdicts: &Verdicts, size: Size, at: Instant) {
+        self.outlet.ledger.delivered(Count::of(size.records, size.bytes));
+        let mut sender = self.figures.sender();
+        for span in &verdicts.delivered {
+            span.delivered();
+            sender.billed_bytes += span.iter().map(|record| billed_bytes(count(record.len()))).sum::<u64>();
+            let latency = at.saturating_duration_since(span.received());
+            sender.delivery_latency.observe(latency.as_secs_f64(), count(span.records()));
+        }
+    }
+
+    fn apply_failure(&mut self, mut batch: Batch, error: PutError, sent: Instant, at: Instant) {
+        for portion in &mut batch.portions {
+            portion.tries.attempts += 1;
+        }
+        if error.class == Class::Refused {
+            return self.apply_refusal(batch, error, sent, at);
+        }
+        let gives_up = |trouble: &super::gate::Trouble| {
+            self.settings.give_up_after.is_some_and(|limit| at >= trouble.since + limit)
+        };
+        if self.gate.trouble().is_some_and(gives_up) {
+            let (code, message) = (error.code.clone(), error.message.clone());
+            self.gate.handle_failure(error.class, code, message, sent, at, &mut self.random);
+            self.gate.handle_flush(at);
+            let letters = letters(batch, &error);
+            self.say_spent(&letters, at);
+            return self.bury(letters);
+        }
+        let mut sender = self.figures.sender();
+        sender.retry(&error.code, count(batch.size.records));
+        if error.ambiguous {
+            sender.ambiguous_records += count(batch.size.records);
+        }
+        drop(sender);
+        self.close_gate(&error, sent, at);
+        self.batcher.handle_return(batch);
+    }
+
+    /// The request was refused for what is in it. Its halves go on until the guilty record stands
+    /// alone. That one is undeliverable if the stream takes others; while nothing was ever taken,
+    /// the fault may be the stream's or the configuration's, and no record is condemned for it.
+    fn apply_refusal(&mut self, batch: Batch, error: PutError, sent: Instant, at: Instant) {
+        match batch.split() {
+            Ok((front, back)) => {
+                self.figures.sender().retry(&error.code, count(front.size.records + back.size.records));
+                self.batcher.handle_fixed(back);
+                self.batcher.handle_fixed(front);
+            }
+            Err(batch) if self.has_delivered => {
+                let letters = letters(batch, &error);
+                self.say_spent(&letters, at);
+                self.bury(letters);
+            }
+            Err(batch) => {
+                self.figures.sender().retry(&error.code, count(batch.size.records));
+                let due = self.close_gate(&error, sent, at).unwrap_or_default();
+                self.batcher.handle_retry(batch.portions, at + due);
+            }
+        }
+    }
+
+    fn close_gate(&mut self, error: &PutError, sent: Instant, at: Instant) -> Option<Duration> {
+        let step = self.gate.handle_failure(
+            error.class,
+            error.code.clone(),
+            error.message.clone(),
+            sent,
+            at,
+            &mut self.random,
+        );
+        let Step::Closed(delay) = step else { return None };
+        let Some(suppressed) = self.log.failed.say(at) else { return Some(delay) };
+        let attempt = self.gate.trouble().map_or(1, |trouble| trouble.failures);
+        let (delay_ms, error_code, error) = (millis(delay), &error.code, (&error.message, error.class));
+        match error {
+            (error, Class::Throttled | Class::Transient) => {
+                tracing::warn!(delay_ms, attempt, %error_code, error, suppressed, "Operation failed, retrying");
+            }
+            (error, Class::Permanent | Class::Refused) => {
+                tracing::error!(delay_ms, attempt, %error_code, error, suppressed, "Operation failed, retrying");
+            }
+        }
+        Some(delay)
+    }
+
+    /// Sets records aside for good.
+    fn bury(&mut self, letters: Vec<Letter>) {
+        let Some(store) = self.store.clone() else {
+            let size = size_of_letters(&letters);
+            self.outlet.ledger.dropped(DropReason::NoDeadLetterStore, Count::of(size.records, size.bytes));
+            return self.say_dropped(size, "no_dead_letter_store");
+        };
+        let stream = Arc::clone(&self.settings.stream);
+        self.burials.push(Box::pin(async move { write_letters(store, stream, letters).await }));
+    }
+
+    fn apply_burial(&mut self, letters: &[Letter], result: Result<(), StoreError>) {
+        let size = size_of_letters(letters);
+        match result {
+            Ok(()) => self.outlet.ledger.dead_lettered(Count::of(size.records, size.bytes)),
+            Err(error) => {
+                self.outlet
+                    .ledger
+                    .dropped(DropReason::DeadLetterStoreFailed, Count::of(size.records, size.bytes));
+                tracing::error!(error = &error as &dyn std::error::Error, "A dead letter was not kept.");
+                self.say_dropped(size, "dead_letter_store_failed");
+            }
+        }
+    }
+
+    /// The end came before everything was settled: what is left goes to the dead-letter store if
+    /// there is one, else it is dropped; either way it is counted and said.
+    async fn abandon(mut self) -> Count {
+        self.answers.clear();
+        while let Some((letters, result)) = self.burials.next().await {
+            self.apply_burial(&letters, result);
+        }
+        self.outlet.chunks.close();
+        while let Ok(chunk) = self.outlet.chunks.try_recv() {
+            self.batcher.handle_chunk(chunk);
+        }
+        let mut portions: Vec<Portion> =
+            self.flights.drain(..).flat_map(|flight| flight.batch.portions).collect();
+        portions.extend(self.batcher.drain());
+        let letters: Vec<Letter> =
+            portions.into_iter().map(|portion| letter(portion, "Shutdown".into())).collect();
+        let size = size_of_letters(&letters);
+        let left = Count::of(size.records, size.bytes);
+        if size.records == 0 {
+            return left;
+        }
+        match self.store.take() {
+            Some(store) => {
+                let (letters, result) =
+                    write_letters(store, Arc::clone(&self.settings.stream), letters).await;
+                self.apply_burial(&letters, result);
+            }
+            None => self.outlet.ledger.dropped(DropReason::Shutdown, left),
+        }
+        self.report(now());
+        left
+    }
+
+    /// Shows the outside how things stand.
+    fn report(&mut self, at: Instant) {
+        let held = !self.flights.is_empty() || self.batcher.held().records > 0;
+        let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
+        let mut sender = self.figures.sender();
+        sender.state.turn = Some(at);
+        if !held {
+            (sender.state.oldest, self.age_known_at) = (None, None);
+        } else if stale || sender.state.oldest.is_none() {
+            let flights = self.flights.iter().flat_map(|flight| &flight.batch.portions);
+            let oldest = flights.map(|portion| portion.span.received()).chain(self.batcher.oldest()).min();
+            (sender.state.oldest, self.age_known_at) = (oldest, Some(at));
+        }
+        let known = sender.state.trouble.as_ref().map(|trouble| trouble.since);
+        let trouble = self.gate.trouble();
+        if known != trouble.map(|trouble| trouble.since) || stale {
+            sender.state.trouble = trouble.map(|trouble| Trouble {
+                permanent: matches!(trouble.class, Class::Permanent | Class::Refused),
+                code: trouble.code.clone(),
+                message: trouble.message.clone(),
+                since: trouble.since,
+            });
+        }
+    }
+
+    /// A line a batch, up to ten a second; past that, one line for many that sums them up.
+    fn say_delivered(&mut self, size: Size, answer: &Answer, at: Instant) {
+        let failed_put_count = answer.failed.len();
+        if let Some(record_id) = &answer.record_id {
+            if let Some(suppressed) = self.log.record.say(at) {
+                tracing::info!(record_id, bytes = size.bytes, suppressed, "Record ingested successfully");
+            }
+            return;
+        }
+        self.log.quiet_batches += size;
+        if let Some(suppressed) = self.log.batch.say(at) {
+            let Size { records, bytes } = std::mem::take(&mut self.log.quiet_batches);
+            tracing::info!(
+                records,
+                bytes,
+                failed_put_count,
+                batches = suppressed + 1,
+                "Batch ingested successfully"
+            );
+        }
+    }
+
+    fn say_quiet_batches(&mut self) {
+        let Size { records, bytes } = std::mem::take(&mut self.log.quiet_batches);
+        if records > 0 {
+            tracing::info!(records, bytes, failed_put_count = 0, "Batch ingested successfully");
+        }
+    }
+
+    fn say_retry(&mut self, delay: Duration, attempt: u32, error_code: &str, records: usize, at: Instant) {
+        if let Some(suppressed) = self.log.retry.say(at) {
+            let delay_ms = millis(delay);
+            tracing::warn!(delay_ms, attempt, error_code, records, suppressed, "Operation failed, retrying");
+        }
+    }
+
+    fn say_spent(&mut self, letters: &[Letter], at: Instant) {
+        if let Some(suppressed) = self.log.spent.say(at) {
+            let records = size_of_letters(letters).records;
+            let (error_code, attempts) =
+                letters.first().map_or(("", 0), |letter| (letter.error_code.as_ref(), letter.attempts));
+            tracing::error!(records, error_code, attempts, suppressed, "Maximum retries exceeded");
+        }
+    }
+
+    fn say_dropped(&mut self, Size { records, bytes }: Size, reason: &str) {
+        if let Some(suppressed) = self.log.dropped.say(now()) {
+            tracing::error!(records, bytes, reason, suppressed, "Records dropped.");
+        }
+    }
+}
+
+async fn write_letters(
+    store: Arc<Store>,
+    stream: Arc<str>,
+    letters: Vec<Letter>,
+) -> (Vec<Letter>, Result<(), StoreError>) {
+    let written = tokio::task::spawn_blocking(move || {
+        let result = store.append(&stream, &letters, wall_clock());
+        (letters, result)
+    });
+    match written.await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn letter(Portion { span, tries: Tries { attempts, .. } }: Portion, error_code: Cow<'static, str>) -> Letter {
+    Letter { span, error_code, attempts }
+}
+
+fn letters(batch: Batch, error: &PutError) -> Vec<Letter> {
+    batch.portions.into_iter().map(|portion| letter(portion, error.code.clone())).collect()
+}
+
+fn size_of_letters(letters: &[Letter]) -> Size {
+    letters.iter().fold(Size::default(), |mut size, Letter { span, .. }| {
+        size += Size { records: span.records(), bytes: span.bytes() };
+        size
+    })
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -120,6 +120,7 @@ pub struct Figures {
     sender: Mutex<SenderFigures>,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
+    draining: AtomicBool,
     accept_pauses: AtomicU64,
     started: Instant,
 }
@@ -130,7 +131,7 @@ pub struct SenderFigures {
     /// Requests by call and outcome.
     pub puts: BTreeMap<(&'static str, Outcome), u64>,
     /// Records sent again, by the error code of the failure.
-    pub retried: BTreeMap<Cow<'static, str>, u64>,
+    pub retried: BTreeMap<String, u64>,
     /// Bytes that Firehose bills for what it has accepted.
     pub billed_bytes: u64,
     /// Records that Firehose may have twice: they were sent again although an earlier attempt,
@@ -168,6 +169,7 @@ impl Figures {
             sender: Mutex::new(sender),
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             accept_pauses: AtomicU64::new(0),
             started,
         }
@@ -205,6 +207,17 @@ impl Figures {
     /// Counts one time that accepting had to pause.
     pub fn accept_paused(&self) {
         self.accept_pauses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says that the daemon accepts nothing more.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the daemon is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// The account of records.
@@ -255,20 +268,23 @@ impl SenderFigures {
     }
 
     /// Counts records that are sent again.
-    pub fn retry(&mut self, code: &Cow<'static, str>, records: u64) {
+    pub fn retry(&mut self, code: &str, records: u64) {
         let code = label(code);
-        let known = self.retried.contains_key(&code) || self.retried.len() < MAX_ERROR_CODES;
-        let code = if known { code } else { Cow::Borrowed("other") };
-        *self.retried.entry(code).or_default() += records;
+        if let Some(retried) = self.retried.get_mut(code.as_ref()) {
+            *retried += records;
+            return;
+        }
+        let code = if self.retried.len() < MAX_ERROR_CODES { code.as_ref() } else { "other" };
+        *self.retried.entry(code.to_owned()).or_default() += records;
     }
 }
 
 /// `code` as a label's value. The client library writes label values as they are, and the code is
 /// the service's, so what could break out of the quotes is replaced and the length is bounded.
-fn label(code: &Cow<'static, str>) -> Cow<'static, str> {
+fn label(code: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '#');
     if code.len() <= 64 && code.chars().all(plain) {
-        return code.clone();
+        return code.into();
     }
     code.chars().take(64).map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
 }
@@ -363,7 +379,7 @@ impl Collector for Exposition {
         )?;
         for (code, count) in &sender.retried {
             retried
-                .encode_family(&[("error_code", code.as_ref())])?
+                .encode_family(&[("error_code", code.as_str())])?
                 .encode_counter::<NoLabelSet, _, u64>(count, None)?;
         }
         for (name, help, histogram) in [
@@ -437,7 +453,7 @@ mod tests {
             5,
             50,
         );
-        figures.sender().retry(&"Throttling\"\n".into(), 5);
+        figures.sender().retry("Throttling\"\n", 5);
         let text = figures.exposition(now);
         for line in [
             "hydrant_records_received_total 5",
@@ -459,7 +475,7 @@ mod tests {
         let mut figures = Figures::new(Arc::default(), super::super::now());
         let sender = figures.sender.get_mut().unwrap();
         for code in 0..1000 {
-            sender.retry(&format!("code{code}").into(), 1);
+            sender.retry(&format!("code{code}"), 1);
         }
         assert_eq!(sender.retried.len(), MAX_ERROR_CODES + 1);
         assert_eq!(sender.retried.values().sum::<u64>(), 1000);

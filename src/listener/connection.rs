@@ -1,0 +1,366 @@
+//! Reads one connection: wait until it can be read, reserve memory, read, frame, hand over.
+//!
+//! An idle connection holds nothing. One that can't reserve does not read, so the kernel's socket
+//! buffer fills and then the producer waits: that is the backpressure, and nothing else happens.
+//! What is held of an unfinished record is exactly reserved and registered with
+//! [`Partials`](crate::buffer::Partials), where the largest gives way when they hold too much.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::Shared;
+use super::acks::Acker;
+use super::source::Source;
+use crate::budget::Reservation;
+use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
+use crate::config::OnFull;
+use crate::framing::{Framed, Lines, Skip};
+use crate::record::Chunk;
+use crate::telemetry::now;
+
+/// Least and most bytes asked for in one read. It doubles while reads come back full and halves
+/// while they come back nearly empty.
+const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
+/// A read at the largest size, with all that its records may need, may take at most this part of
+/// the budget, so that a small buffer is not one connection's.
+const READ_SHARE: usize = 16;
+/// Longest that a connection is read after a stop was asked for, if its producer never pauses.
+const LAST_READS: Duration = Duration::from_secs(2);
+
+/// Reads `source` until it ends, breaks, or is told to stop.
+pub(super) async fn serve<S: Source>(shared: &Shared, source: S) {
+    let intake = shared.context.intake.clone();
+    let reader = Reader {
+        partial: intake.partials().enter(),
+        framer: shared.framer(),
+        acker: Acker::new(shared.config.acks),
+        buffer: BytesMut::new(),
+        hold: Reservation::none(),
+        read_bytes: READ_BYTES.0,
+        most_read_bytes: (intake.capacity() / READ_SHARE).clamp(1024, READ_BYTES.1),
+        intake,
+        shared,
+        source,
+        stopping: None,
+    };
+    reader.run().await;
+}
+
+struct Reader<'a, S> {
+    shared: &'a Shared,
+    source: S,
+    intake: Intake,
+    framer: Lines,
+    acker: Acker,
+    partial: Partial,
+    /// The unfinished record, and nothing else between turns.
+    buffer: BytesMut,
+    /// For the capacity of `buffer`.
+    hold: Reservation,
+    read_bytes: usize,
+    most_read_bytes: usize,
+    /// When the stop came.
+    stopping: Option<Instant>,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The producer said that it is done.
+    Closed,
+    /// The connection broke, was idle for too long, or the daemon stops.
+    Broken,
+}
+
+/// What a connection waits for.
+enum Event {
+    Readable,
+    Stop,
+    Evicted,
+    Idle,
+    Told,
+    Failed(io::Error),
+}
+
+impl<S: Source> Reader<'_, S> {
+    async fn run(mut self) {
+        let end = self.read_all().await;
+        self.finish(&end).await;
+        let Self { intake, acker, source, partial, hold, .. } = self;
+        // The flush task ends when the last intake is gone; what is told after that is only how
+        // far it has come.
+        drop((intake, partial, hold));
+        tell_the_rest(acker, source).await;
+    }
+
+    async fn read_all(&mut self) -> End {
+        loop {
+            match self.wait().await {
+                Event::Readable => {}
+                Event::Stop => {
+                    self.stopping = Some(now());
+                    self.source.refuse_more();
+                }
+                Event::Evicted => {
+                    self.framer.abandon(&mut self.buffer, Skip::Unfinished);
+                    self.keep_unfinished();
+                    continue;
+                }
+                Event::Told => continue,
+                Event::Idle => {
+                    tracing::info!(listener = &*self.shared.name, "Connection closed, idle for too long.");
+                    return End::Broken;
+                }
+                Event::Failed(error) => {
+                    tracing::debug!(listener = &*self.shared.name, %error, "Connection broken.");
+                    return End::Broken;
+                }
+            }
+            let read = match self.room().await {
+                Some(reservation) => self.read(reservation).await,
+                None => self.read_and_drop(),
+            };
+            match read {
+                Ok(0) if self.stopping.is_some() => return End::Broken,
+                Ok(0) => return End::Closed,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.stopping.is_some() {
+                        return End::Broken;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(listener = &*self.shared.name, %error, "Connection broken.");
+                    return End::Broken;
+                }
+            }
+        }
+    }
+
+    /// Waits for the connection, the daemon or the clock. Nothing is held while it waits but the
+    /// unfinished record.
+    async fn wait(&mut self) -> Event {
+        if let Some(since) = self.stopping {
+            let over = now() >= since + LAST_READS;
+            return if over { Event::Idle } else { Event::Readable };
+        }
+        let idle = self.shared.config.idle_timeout;
+        let idle = async {
+            match idle {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Readiness needs `&mut source` and so does telling: they take turns, telling first.
+        if self.acker.is_on()
+            && let Err(error) = self.acker.flush(&mut self.source)
+        {
+            return Event::Failed(error);
+        }
+        let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
+        tokio::select! {
+            biased;
+            () = self.shared.context.stop.cancelled() => Event::Stop,
+            () = self.partial.evicted() => Event::Evicted,
+            ready = self.source.readable() => ready.map_or_else(Event::Failed, |()| Event::Readable),
+            () = self.acker.changed(), if waits_to_tell => Event::Told,
+            () = idle => Event::Idle,
+        }
+    }
+
+    /// Memory for the next read and for all that can come of it, or `None` to read and drop.
+    async fn room(&mut self) -> Option<Reservation> {
+        let bytes = self.next_capacity();
+        let bytes = bytes + self.framer.overhead(self.read_bytes) + CHUNK_OVERHEAD_BYTES;
+        tokio::select! {
+            biased;
+            // Given up while it waits, so that it is not what it waits for.
+            () = self.partial.evicted() => {
+                self.framer.abandon(&mut self.buffer, Skip::Unfinished);
+                self.keep_unfinished();
+                self.intake.reserve(bytes).await
+            }
+            reservation = self.intake.reserve(bytes) => reservation,
+        }
+    }
+
+    /// Capacity of the buffer for the next read: the unfinished record and as much again as it
+    /// is long, so that a long record is not copied more often than it doubles.
+    fn next_capacity(&self) -> usize {
+        let unfinished = self.buffer.len();
+        unfinished + self.read_bytes.max(unfinished.min(READ_BYTES.1))
+    }
+
+    /// One read into memory that is reserved.
+    async fn read(&mut self, mut reservation: Reservation) -> io::Result<usize> {
+        let seen = self.buffer.len();
+        let mut buffer = BytesMut::with_capacity(self.next_capacity());
+        buffer.extend_from_slice(&self.buffer);
+        let read = match self.source.try_read(&mut buffer) {
+            Ok(read) => read,
+            Err(error) => return Err(error),
+        };
+        self.buffer = BytesMut::new();
+        self.adapt(read);
+        let received = now();
+        let capacity = buffer.capacity();
+        let framed = self.framer.frame(&mut buffer, seen);
+        self.report(&framed);
+        let chunk = if framed.ends.is_empty() { None } else { Some(framed) };
+        // The two share an allocation; whoever keeps little of it moves out.
+        self.hold = Reservation::none();
+        match chunk {
+            None => {
+                let (buffer, used) = compact(buffer, capacity);
+                self.buffer = buffer;
+                reservation.shrink(used);
+                self.hold = reservation;
+                self.keep_unfinished();
+            }
+            Some(Framed { records, ends, .. }) => {
+                self.buffer = BytesMut::from(&buffer[..]);
+                self.hold = reservation.split(self.buffer.len());
+                drop(buffer);
+                self.keep_unfinished();
+                self.hand_over(records, ends, capacity, received, reservation).await;
+            }
+        }
+        Ok(read)
+    }
+
+    async fn hand_over(
+        &mut self,
+        records: Bytes,
+        ends: Vec<u32>,
+        capacity: usize,
+        received: Instant,
+        mut hold: Reservation,
+    ) {
+        let small = records.len() < capacity / 2;
+        let (records, used) = if small {
+            let exact = Bytes::copy_from_slice(&records);
+            let used = exact.len();
+            (exact, used)
+        } else {
+            (records, capacity)
+        };
+        hold.shrink(used + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES);
+        let mut chunk = Chunk::new(records, ends.into_boxed_slice(), received, hold);
+        if let Some((origin, first)) = self.acker.accept(chunk.records()) {
+            chunk = chunk.with_origin(origin, first);
+        }
+        self.intake.accept(chunk).await;
+    }
+
+    /// One read whose records are dropped: the buffer is full and the policy is to drop what
+    /// comes. Uses memory that no budget counts, for the length of this call only.
+    fn read_and_drop(&mut self) -> io::Result<usize> {
+        debug_assert_eq!(self.shared.context.on_full, OnFull::DropNewest);
+        let seen = self.buffer.len();
+        let mut buffer = BytesMut::with_capacity(seen + self.most_read_bytes);
+        buffer.extend_from_slice(&self.buffer);
+        let read = self.source.try_read(&mut buffer)?;
+        let framed = self.framer.frame(&mut buffer, seen);
+        self.report(&framed);
+        self.drop_newest(Count::of(framed.ends.len(), framed.records.len()));
+        (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
+        self.partial.hold(0);
+        if !buffer.is_empty() {
+            match self.intake.try_reserve(buffer.len()) {
+                Some(hold) => (self.buffer, self.hold) = (BytesMut::from(&buffer[..]), hold),
+                None => self.framer.abandon(&mut buffer, Skip::NoRoom),
+            }
+            self.partial.hold(self.hold.bytes());
+        }
+        Ok(read)
+    }
+
+    fn drop_newest(&self, count: Count) {
+        if count.records > 0 {
+            self.intake.ledger().received(count);
+            self.intake.ledger().dropped(DropReason::BufferFull, count);
+            self.shared.say_dropped(count);
+        }
+    }
+
+    /// Counts and reports what was skipped.
+    fn report(&self, framed: &Framed) {
+        for skipped in &framed.skipped {
+            match skipped.why {
+                Skip::TooLong => self.shared.reject(RejectReason::TooLong, skipped.bytes),
+                Skip::Unfinished => self.shared.reject(RejectReason::Unfinished, skipped.bytes),
+                Skip::NoRoom => self.drop_newest(Count { records: 1, bytes: skipped.bytes }),
+            }
+        }
+    }
+
+    /// Registers what the unfinished record takes now.
+    fn keep_unfinished(&mut self) {
+        if self.buffer.is_empty() {
+            (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
+        }
+        self.partial.hold(self.hold.bytes());
+    }
+
+    fn adapt(&mut self, read: usize) {
+        if read >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(self.most_read_bytes);
+        } else if read < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES.0.min(self.most_read_bytes));
+        }
+    }
+
+    /// The last record, if the producer meant it to be one.
+    async fn finish(&mut self, end: &End) {
+        if *end == End::Broken {
+            if !self.buffer.is_empty() {
+                let bytes = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+                self.shared.reject(RejectReason::Incomplete, bytes);
+            }
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let framed = self.framer.finish(&mut buffer);
+        self.report(&framed);
+        if framed.ends.is_empty() {
+            return;
+        }
+        // The record and its delimiter, beside the unfinished record that it was made from.
+        let bytes = framed.records.len() + size_of::<u32>() + CHUNK_OVERHEAD_BYTES;
+        drop(buffer);
+        self.hold = Reservation::none();
+        self.partial.hold(0);
+        match self.intake.reserve(bytes).await {
+            None => self.drop_newest(Count::of(1, framed.records.len())),
+            Some(hold) => {
+                let capacity = framed.records.len();
+                self.hand_over(framed.records, framed.ends, capacity, now(), hold).await;
+            }
+        }
+    }
+}
+
+/// `buffer`, of a shared `capacity`, in an allocation of its own where that is smaller by half;
+/// and what it takes.
+fn compact(buffer: BytesMut, capacity: usize) -> (BytesMut, usize) {
+    if buffer.len() < capacity / 2 {
+        let exact = BytesMut::from(&buffer[..]);
+        let used = exact.len();
+        (exact, used)
+    } else {
+        (buffer, capacity)
+    }
+}
+
+/// Keeps the connection until the producer knows what became of every record, or is gone.
+async fn tell_the_rest<S: Source>(mut acker: Acker, mut source: S) {
+    while !acker.is_settled() {
+        if let Err(error) = acker.step(&mut source).await {
+            tracing::debug!(%error, "Connection broken before the last acknowledgement.");
+            return;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a connection is read from.
+
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+
+use bytes::{Buf, BufMut, BytesMut};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, Stdin};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Bytes taken from standard input at a time.
+const STDIN_BYTES: usize = 64 * 1024;
+
+/// A stream of bytes that tells when it can be read, so that memory is reserved only then.
+pub(super) trait Source: Send {
+    /// Returns when [`Source::try_read`] would give something. Cancel safe.
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Appends what is there to the spare capacity of `buffer`; 0 is the end of the stream.
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize>;
+
+    /// Returns when [`Source::try_write`] would take something. Cancel safe.
+    fn writable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Writes what fits.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Tells the other side that nothing more is read, where that is possible without losing
+    /// what it has written so far.
+    fn refuse_more(&mut self);
+}
+
+/// On a Unix socket, shutting down the reading half makes the producer's next write fail with
+/// EPIPE while everything that the kernel took before can still be read: no byte is lost that the
+/// producer believes to be written.
+impl Source for UnixStream {
+    async fn readable(&mut self) -> io::Result<()> {
+        UnixStream::readable(self).await
+    }
+
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(&mut buffer.limit(buffer.capacity() - buffer.len()))
+    }
+
+    async fn writable(&mut self) -> io::Result<()> {
+        UnixStream::writable(self).await
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        UnixStream::try_write(self, bytes)
+    }
+
+    fn refuse_more(&mut self) {
+        drop(SockRef::from(&*self).shutdown(Shutdown::Read));
+    }
+}
+
+/// TCP has no way to refuse more without losing what is on its way.
+impl Source for TcpStream {
+    async fn readable(&mut self) -> io::Result<()> {
+        TcpStream::readable(self).await
+    }
+
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(&mut buffer.limit(buffer.capacity() - buffer.len()))
+    }
+
+    async fn writable(&mut self) -> io::Result<()> {
+        TcpStream::writable(self).await
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        TcpStream::try_write(self, bytes)
+    }
+
+    fn refuse_more(&mut self) {}
+}
+
+/// The daemon's standard input. It may be a file or a terminal, which can't be polled, so it is
+/// read ahead by one small buffer.
+#[derive(Debug)]
+pub(super) struct StdinSource {
+    stdin: Stdin,
+    ahead: BytesMut,
+    ended: bool,
+}
+
+impl StdinSource {
+    pub(super) fn new() -> Self {
+        Self { stdin: tokio::io::stdin(), ahead: BytesMut::with_capacity(STDIN_BYTES), ended: false }
+    }
+}
+
+impl Source for StdinSource {
+    async fn readable(&mut self) -> io::Result<()> {
+        if self.ahead.is_empty() && !self.ended {
+            self.ahead.reserve(STDIN_BYTES);
+            self.ended = self.stdin.read_buf(&mut self.ahead).await? == 0;
+        }
+        Ok(())
+    }
+
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            return if self.ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        let taken = self.ahead.len().min(buffer.capacity() - buffer.len());
+        buffer.put((&mut self.ahead).take(taken));
+        Ok(taken)
+    }
+
+    async fn writable(&mut self) -> io::Result<()> {
+        std::future::pending().await
+    }
+
+    fn try_write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn refuse_more(&mut self) {}
+}

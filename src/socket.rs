@@ -1,0 +1,263 @@
+//! Sockets to listen on: addresses taken, files made and removed.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+/// Connections that may wait in the kernel's queue (cut to `net.core.somaxconn`).
+const BACKLOG: u32 = 1024;
+/// Idle time after which a silent TCP peer is probed, so that one that vanished does not hold
+/// its connection for ever.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Why an address could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A living process listens on the socket file.
+    #[error("unix:{} is in use: another process is listening on it", path.display())]
+    Live {
+        /// The socket file.
+        path: PathBuf,
+    },
+    /// Something that is not a socket stands at the path.
+    #[error("unix:{} exists and is not a socket: remove it or choose another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket file could not be made.
+    #[error("unix:{} could not be made a socket in {}: {}", path.display(), directory.display(), source)]
+    File {
+        /// The socket file.
+        path: PathBuf,
+        /// Its directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The port is taken.
+    #[error("tcp:{address} is in use: another process is listening on it")]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address could not be taken.
+    #[error("tcp:{address} could not be listened on: {source}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A place where connections come from.
+#[derive(Debug)]
+pub enum Socket {
+    /// A Unix stream socket and its file.
+    Unix(UnixListener, SocketFile),
+    /// A TCP socket.
+    Tcp(TcpListener),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub enum Connection {
+    /// Over a Unix stream socket.
+    Unix(UnixStream),
+    /// Over TCP.
+    Tcp(TcpStream),
+}
+
+/// Makes a Unix socket at `path`, its file with the permission bits `mode`.
+///
+/// The socket is made under a name of its own, gets its mode and is then moved to its place: a
+/// file that a dead process left is replaced in one step, and nobody can connect before the mode
+/// is set. Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// [`BindError`] when a living process listens there, something else is in the way, or the
+/// directory does not take it.
+pub fn bind_unix(path: &Path, mode: u32) -> Result<Socket, BindError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |source| BindError::File { path: path.to_owned(), directory: directory.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(BindError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) if is_live(path) => return Err(BindError::Live { path: path.to_owned() }),
+        _ => {}
+    }
+    // Short, because a socket's path may have no more than 107 bytes.
+    let made = directory.join(format!(".{}", std::process::id()));
+    let bind = || {
+        match fs::remove_file(&made) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&made)?;
+        fs::set_permissions(&made, Permissions::from_mode(mode))?;
+        let inode = fs::symlink_metadata(&made)?.ino();
+        fs::rename(&made, path)?;
+        Ok((listener, SocketFile { path: path.to_owned(), inode }))
+    };
+    match bind() {
+        Ok((listener, file)) => Ok(Socket::Unix(listener, file)),
+        Err(source) => {
+            drop(fs::remove_file(&made));
+            Err(failed(source))
+        }
+    }
+}
+
+/// Takes a TCP address. Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// [`BindError`] when the port is in use or the address is not this machine's.
+pub fn bind_tcp(address: SocketAddr) -> Result<Socket, BindError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map(Socket::Tcp).map_err(|source| {
+        if source.kind() == ErrorKind::AddrInUse {
+            BindError::PortInUse { address }
+        } else {
+            BindError::Tcp { address, source }
+        }
+    })
+}
+
+/// Whether a process accepts connections on the socket file.
+fn is_live(path: &Path) -> bool {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => true,
+        // A full queue or a missing permission also means that somebody is there.
+        Err(error) => !matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound),
+    }
+}
+
+/// A socket's file, removed on drop if it is still the one that was made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "The socket file could not be removed.");
+        }
+    }
+}
+
+impl Socket {
+    /// The address, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "tcp:?".to_owned(), |address| format!("tcp:{address}"))
+            }
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    ///
+    /// What the system said of one connection; the next call may succeed.
+    ///
+    /// # Cancel safety
+    ///
+    /// No connection is lost when the future is dropped.
+    pub async fn accept(&self) -> io::Result<Connection> {
+        match self {
+            Self::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+                Ok(Connection::Tcp(stream))
+            }
+        }
+    }
+
+    /// A connection that was waiting already.
+    pub fn accept_waiting(&self) -> Option<Connection> {
+        self.accept().now_or_never()?.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(path: &Path) -> Result<Socket, BindError> {
+        bind_unix(path, 0o620)
+    }
+
+    #[tokio::test]
+    async fn a_socket_file_has_its_mode_and_goes_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let socket = bound(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_dead_processes_file_is_replaced_and_a_live_ones_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let socket = bound(&path).unwrap();
+        let error = bound(&path).unwrap_err().to_string();
+        assert!(error.contains("app.sock is in use"), "{error}");
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_its_place_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let socket = bound(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = bound(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+        drop(other);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_way_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        fs::write(&path, "").unwrap();
+        assert!(matches!(bound(&path), Err(BindError::NotASocket { .. })));
+        let error = bound(&directory.path().join("missing/app.sock")).unwrap_err().to_string();
+        assert!(error.contains("missing"), "{error}");
+        let Socket::Tcp(taken) = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap() else {
+            panic!("not a TCP socket")
+        };
+        let error = bind_tcp(taken.local_addr().unwrap()).unwrap_err();
+        assert!(matches!(error, BindError::PortInUse { .. }), "{error}");
+    }
+}
