@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,6 +9,7 @@ pub mod check;
 pub mod demo;
 pub mod doctor;
 pub mod local;
+pub mod options;
 pub mod put;
 pub mod run;
 pub mod schema;
@@ -55,4 +57,10 @@ impl Cli {
             Command::Schema(args) => schema::execute(args),
         })
     }
+}
+
+/// Writes `text` to standard output; returns the exit code.
+fn print(text: &str) -> u8 {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok() { DONE } else { FAILED }
 }

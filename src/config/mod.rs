@@ -2,6 +2,19 @@
 //!
 //! Everything past this room works with these types; no other room reads a file, an environment
 //! variable or a raw string of the user's.
+//!
+//! [`load`] reads the layers. Inside, `table` is the whole configuration at a glance, `form` the
+//! ways in which values are written, `layer` what each place says, `resolve` what they mean
+//! together, `later` the keys that are still to come, and `schema` the table for others.
+
+mod form;
+mod later;
+mod layer;
+mod problem;
+mod resolve;
+mod schema;
+mod source;
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +23,32 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub use problem::{Problem, Problems};
+pub use schema::{json_schema, reference};
+pub use source::{Sources, load};
+
+/// A valid configuration and what there is to say about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is accepted but probably not what was meant, a sentence each.
+    pub warnings: Vec<String>,
+    /// Every key with the value in force, in the order of the reference file.
+    pub values: Vec<Effective>,
+}
+
+/// A key and the value that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// The key, dotted.
+    pub key: String,
+    /// The value as TOML.
+    pub value: String,
+    /// The layer that set it: a file's path, a variable's name, `--set` or `default`.
+    pub from: String,
+}
 
 /// Everything a daemon needs to know, in range and consistent.
 #[derive(Debug, Clone)]
@@ -44,6 +83,21 @@ pub struct Config {
     pub log: LogConfig,
     /// From SIGTERM to exit.
     pub shutdown_drain: Duration,
+}
+
+impl Config {
+    /// Checks that there is something to listen on, which not every command needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Missing`] where no listener is configured.
+    pub fn require_listeners(&self) -> Result<(), Problem> {
+        if self.listen.is_empty() {
+            let key = "listen.NAME.address".to_owned();
+            return Err(Problem::Missing { variable: layer::variable(&key), key });
+        }
+        Ok(())
+    }
 }
 
 /// One listener.

@@ -1,0 +1,47 @@
+//! The options of every command that reads the configuration.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::config::{Loaded, Problems, Sources, load};
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigOptions {
+    /// Configuration file: TOML, or YAML if it ends in .yaml or .yml [default: $HYDRANT_CONFIG, else
+    /// /etc/hydrant/hydrant.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one key over the file and the environment, such as `retry.max_delay=10s`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigOptions {
+    /// The configuration, with its warnings written to standard error.
+    ///
+    /// # Errors
+    ///
+    /// [`super::USAGE`], the exit code, once every problem was written to standard error.
+    pub fn load(self) -> Result<Loaded, u8> {
+        let loaded =
+            load(&Sources::of_process(self.config, self.set)).map_err(|problems| report(&problems))?;
+        for warning in &loaded.warnings {
+            say(&format!("warning: {warning}"));
+        }
+        Ok(loaded)
+    }
+}
+
+/// Writes `problems` to standard error, a line each; returns the exit code.
+pub fn report(problems: &Problems) -> u8 {
+    for problem in problems.iter() {
+        say(&format!("error: {problem}"));
+    }
+    super::USAGE
+}
+
+/// Writes `line` to standard error. Where that is closed there is nobody left to tell.
+fn say(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
+}

@@ -1,0 +1,639 @@
+//! Forms: how a value is written, what it means, and which values are allowed.
+//!
+//! A form is a type without values; [`Setting`] joins one to the value that it gave, and is what
+//! serde and schemars see. Reading, writing, the allowed range and the schema of a form stand
+//! together, so they cannot say different things.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, Unexpected};
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Value as Json, json};
+
+use super::{Acks, Address, LogFormat, OnFull, Protocol};
+use crate::limits;
+
+/// How a value is written.
+pub(super) trait Form {
+    /// What is read.
+    type Value;
+
+    /// The values that are allowed; completes "must be …".
+    fn expected() -> String;
+
+    /// The value that `given` means, or none where it is not in this form or out of range.
+    fn read(given: &Given<'_>) -> Option<Self::Value>;
+
+    /// The value as [`Form::read`] reads it back.
+    fn write(value: &Self::Value) -> Json;
+
+    /// JSON Schema of the values.
+    fn schema() -> Schema;
+}
+
+/// A value as the user gave it. The environment and `--set` give text only.
+pub(super) enum Given<'a> {
+    Text(&'a str),
+    Integer(i128),
+    Float(f64),
+    Flag(bool),
+}
+
+impl<'a> Given<'a> {
+    fn text(&self) -> Option<&'a str> {
+        match *self {
+            Self::Text(text) => Some(text),
+            Self::Integer(_) | Self::Float(_) | Self::Flag(_) => None,
+        }
+    }
+
+    /// A whole number; in text it may have TOML's `_` between digits.
+    fn integer(&self) -> Option<u64> {
+        match *self {
+            Self::Integer(number) => u64::try_from(number).ok(),
+            Self::Text(text) => text.replace('_', "").parse().ok(),
+            Self::Float(_) | Self::Flag(_) => None,
+        }
+    }
+}
+
+/// A value in the form `F`.
+pub(super) struct Setting<F: Form>(pub(super) F::Value);
+
+impl<'de, F: Form> Deserialize<'de> for Setting<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<F>(PhantomData<F>);
+
+        impl<F: Form> Visitor<F> {
+            fn read<E: de::Error>(&self, given: &Given<'_>) -> Result<Setting<F>, E> {
+                let value = F::read(given);
+                value.map(Setting).ok_or_else(|| E::invalid_value(Unexpected::Other("value"), self))
+            }
+        }
+
+        impl<F: Form> de::Visitor<'_> for Visitor<F> {
+            type Value = Setting<F>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&F::expected())
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                self.read(&Given::Text(text))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                self.read(&Given::Integer(number.into()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                self.read(&Given::Integer(number.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Self::Value, E> {
+                self.read(&Given::Float(number))
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Self::Value, E> {
+                self.read(&Given::Flag(flag))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor(PhantomData))
+    }
+}
+
+impl<F: Form> Serialize for Setting<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        F::write(&self.0).serialize(serializer)
+    }
+}
+
+/// The schema carries [`Form::expected`] as its `$comment`.
+impl<F: Form> JsonSchema for Setting<F> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Setting".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut schema = F::schema();
+        schema.insert("$comment".to_owned(), F::expected().into());
+        schema
+    }
+}
+
+/// A value that may be left out; written, that is the empty string.
+pub(super) struct Maybe<F>(PhantomData<F>);
+
+impl<F: Form> Form for Maybe<F> {
+    type Value = Option<F::Value>;
+
+    fn expected() -> String {
+        format!("{}; empty for none", F::expected())
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self::Value> {
+        if given.text() == Some("") { Some(None) } else { F::read(given).map(Some) }
+    }
+
+    fn write(value: &Self::Value) -> Json {
+        value.as_ref().map_or_else(|| "".into(), F::write)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [{ "const": "" }, F::schema()] })
+    }
+}
+
+/// A whole number.
+pub(super) enum Count<const MIN: u64, const MAX: u64> {}
+
+impl<const MIN: u64, const MAX: u64> Form for Count<MIN, MAX> {
+    type Value = u64;
+
+    fn expected() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+
+    fn read(given: &Given<'_>) -> Option<u64> {
+        given.integer().filter(|number| (MIN..=MAX).contains(number))
+    }
+
+    fn write(value: &u64) -> Json {
+        (*value).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// A number of bytes: `"4MiB"`, `"1.5 MiB"`, `"32MB"`, or a whole number.
+pub(super) enum Size<const MIN: u64, const MAX: u64> {}
+
+impl<const MIN: u64, const MAX: u64> Form for Size<MIN, MAX> {
+    type Value = u64;
+
+    fn expected() -> String {
+        format!("a size such as \"4MiB\", or bytes, from {} to {}", size(MIN), size(MAX))
+    }
+
+    fn read(given: &Given<'_>) -> Option<u64> {
+        let bytes = match given.integer() {
+            Some(bytes) => bytes,
+            None => given.text()?.parse::<ByteSize>().ok()?.as_u64(),
+        };
+        (MIN..=MAX).contains(&bytes).then_some(bytes)
+    }
+
+    fn write(value: &u64) -> Json {
+        size(*value).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "minimum": MIN,
+            "maximum": MAX,
+            "pattern": "^[0-9]+(\\.[0-9]+)?\\s*([kKmMgGtT]?[iI]?[bB]?)$",
+        })
+    }
+}
+
+/// `bytes` in the largest binary unit that says it exactly.
+fn size(bytes: u64) -> String {
+    [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)]
+        .into_iter()
+        .find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift)
+        .map_or_else(|| format!("{bytes}B"), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A duration with its units: `"250ms"`, `"1m 30s"`. The bounds are in milliseconds.
+pub(super) enum Wait<const MIN: u64, const MAX: u64> {}
+
+impl<const MIN: u64, const MAX: u64> Form for Wait<MIN, MAX> {
+    type Value = Duration;
+
+    fn expected() -> String {
+        let bound = |ms| humantime::format_duration(Duration::from_millis(ms));
+        format!(
+            "a duration with its unit, such as \"250ms\" or \"1m 30s\", from {} to {}",
+            bound(MIN),
+            bound(MAX)
+        )
+    }
+
+    fn read(given: &Given<'_>) -> Option<Duration> {
+        let duration = match given.integer() {
+            // Zero is the only number that needs no unit.
+            Some(number) => (number == 0).then_some(Duration::ZERO)?,
+            None => humantime::parse_duration(given.text()?).ok()?,
+        };
+        (Duration::from_millis(MIN)..=Duration::from_millis(MAX)).contains(&duration).then_some(duration)
+    }
+
+    fn write(value: &Duration) -> Json {
+        humantime::format_duration(*value).to_string().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": DURATION })
+    }
+}
+
+const DURATION: &str = r"^(0|([0-9]+(\.[0-9]+)?\s*[a-zA-Zµ]+\s*)+)$";
+
+/// A duration as in [`Wait`], or `never`; zero, where it is allowed, is never, too.
+pub(super) enum Patience<const MIN: u64, const MAX: u64> {}
+
+impl<const MIN: u64, const MAX: u64> Form for Patience<MIN, MAX> {
+    type Value = Option<Duration>;
+
+    fn expected() -> String {
+        format!("\"never\" or {}", Wait::<MIN, MAX>::expected())
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self::Value> {
+        if given.text() == Some("never") {
+            return Some(None);
+        }
+        Wait::<MIN, MAX>::read(given).map(|duration| Some(duration).filter(|duration| !duration.is_zero()))
+    }
+
+    fn write(value: &Self::Value) -> Json {
+        value.as_ref().map_or_else(|| "never".into(), Wait::<MIN, MAX>::write)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [{ "const": "never" }, Wait::<MIN, MAX>::schema()] })
+    }
+}
+
+/// A number from 0 to 1.
+pub(super) enum Fraction {}
+
+impl Form for Fraction {
+    type Value = f64;
+
+    fn expected() -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<f64> {
+        let number = match *given {
+            Given::Float(number) => number,
+            Given::Integer(_) => u8::try_from(given.integer()?).ok()?.into(),
+            Given::Text(text) => text.parse().ok()?,
+            Given::Flag(_) => return None,
+        };
+        (0.0..=1.0).contains(&number).then_some(number)
+    }
+
+    fn write(value: &f64) -> Json {
+        (*value).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
+/// `true` or `false`.
+pub(super) enum Flag {}
+
+impl Form for Flag {
+    type Value = bool;
+
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<bool> {
+        match *given {
+            Given::Flag(flag) => Some(flag),
+            Given::Text(text) => text.parse().ok(),
+            Given::Integer(_) | Given::Float(_) => None,
+        }
+    }
+
+    fn write(value: &bool) -> Json {
+        (*value).into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+/// Permission bits of a file: `"0660"`, or the number 0o660.
+pub(super) enum Mode {}
+
+impl Form for Mode {
+    type Value = u32;
+
+    fn expected() -> String {
+        "permission bits in octal, such as \"0660\" or 0o660, from 0 to 0777".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<u32> {
+        let mode = match *given {
+            Given::Text(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok()?,
+            Given::Integer(number) => u32::try_from(number).ok()?,
+            Given::Float(_) | Given::Flag(_) => return None,
+        };
+        (mode <= 0o777).then_some(mode)
+    }
+
+    fn write(value: &u32) -> Json {
+        format!("{value:04o}").into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": ["string", "integer"], "minimum": 0, "maximum": 0o777, "pattern": "^(0o)?[0-7]{1,4}$",
+        })
+    }
+}
+
+/// Name of a delivery stream.
+pub(super) enum StreamName {}
+
+impl Form for StreamName {
+    type Value = String;
+
+    fn expected() -> String {
+        format!("1 to {} letters, digits, `_`, `.` and `-`", limits::MAX_STREAM_NAME_CHARS)
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let fits = |name: &&str| (1..=limits::MAX_STREAM_NAME_CHARS).contains(&name.len());
+        given.text().filter(fits).filter(|name| name.chars().all(allowed)).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$" })
+    }
+}
+
+/// Name of an AWS region.
+pub(super) enum Region {}
+
+impl Form for Region {
+    type Value = String;
+
+    fn expected() -> String {
+        "the name of an AWS region, such as \"eu-west-1\"".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        given.text().filter(|name| !name.is_empty() && name.chars().all(allowed)).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[a-z0-9-]+$" })
+    }
+}
+
+/// Address of an HTTP service.
+pub(super) enum Url {}
+
+impl Form for Url {
+    type Value = String;
+
+    fn expected() -> String {
+        "a URL such as \"http://127.0.0.1:4573\" or \"https://firehose.example.com\"".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let text = given.text()?;
+        let uri = http::Uri::from_str(text).ok()?;
+        (matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none()).then(|| text.to_owned())
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^https?://" })
+    }
+}
+
+/// Path of a directory.
+pub(super) enum Directory {}
+
+impl Form for Directory {
+    type Value = PathBuf;
+
+    fn expected() -> String {
+        "the path of a directory (a leading `~` is not expanded)".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<PathBuf> {
+        path(given.text()?)
+    }
+
+    fn write(value: &PathBuf) -> Json {
+        value.display().to_string().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[^~]" })
+    }
+}
+
+/// A path as it stands. One that begins with `~` is refused: no shell will expand it, and a
+/// directory of that name is never what was meant.
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.starts_with('~') && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+/// What separates records at the destination.
+pub(super) enum Delimiter {}
+
+impl Delimiter {
+    const MAX_BYTES: usize = 16;
+}
+
+impl Form for Delimiter {
+    type Value = String;
+
+    fn expected() -> String {
+        format!("at most {} bytes of text; escapes such as \\n need double quotes: \"\\n\"", Self::MAX_BYTES)
+    }
+
+    /// A backslash that is still here was meant as an escape and would end up in the data.
+    fn read(given: &Given<'_>) -> Option<String> {
+        given.text().filter(|text| text.len() <= Self::MAX_BYTES && !text.contains('\\')).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "maxLength": Self::MAX_BYTES, "pattern": r"^[^\\]*$" })
+    }
+}
+
+/// Where a listener listens.
+pub(super) enum ListenAddress {}
+
+impl Form for ListenAddress {
+    type Value = Address;
+
+    fn expected() -> String {
+        format!("{SOCKET_ADDRESS}, or `stdin:`")
+    }
+
+    fn read(given: &Given<'_>) -> Option<Address> {
+        match given.text()? {
+            "stdin:" => Some(Address::Stdin),
+            text => socket_address(text),
+        }
+    }
+
+    fn write(value: &Address) -> Json {
+        value.to_string().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|stdin:$)" })
+    }
+}
+
+/// Where the admin server listens, or `off`.
+pub(super) enum AdminAddress {}
+
+impl Form for AdminAddress {
+    type Value = Option<Address>;
+
+    fn expected() -> String {
+        format!("{SOCKET_ADDRESS}, or `off`")
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self::Value> {
+        match given.text()? {
+            "off" => Some(None),
+            text => socket_address(text).map(Some),
+        }
+    }
+
+    fn write(value: &Self::Value) -> Json {
+        value.as_ref().map_or_else(|| "off".into(), |address| address.to_string().into())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|off$)" })
+    }
+}
+
+const SOCKET_ADDRESS: &str = "`unix:PATH` (at most 107 bytes; a leading `~` is not expanded), `tcp:PORT` on loopback, \
+     `tcp:HOST:PORT` (HOST is an IP address or localhost)";
+
+/// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them for the closing NUL.
+///
+/// Source: <https://man7.org/linux/man-pages/man7/unix.7.html>
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// `unix:PATH` or `tcp:[HOST:]PORT`. Names other than localhost are not resolved: which interface
+/// is open to the network must not depend on a name server.
+fn socket_address(text: &str) -> Option<Address> {
+    if let Some(text) = text.strip_prefix("unix:") {
+        return path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES).map(Address::Unix);
+    }
+    let text = text.strip_prefix("tcp:")?;
+    if let Ok(address) = text.parse() {
+        return Some(Address::Tcp(address));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let port = port.parse().ok()?;
+    matches!(host, "" | "localhost").then(|| Address::Tcp(loopback(port)))
+}
+
+/// Port `port` of the loopback interface.
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A closed set of values, each with its word.
+pub(super) trait Words: Copy + PartialEq + 'static {
+    /// Every value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl<T: Words> Form for T {
+    type Value = Self;
+
+    fn expected() -> String {
+        let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            _ => words.concat(),
+        }
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self> {
+        let text = given.text()?;
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+    }
+
+    fn write(value: &Self) -> Json {
+        Self::WORDS.iter().find(|(_, other)| other == value).map_or(Json::Null, |(word, _)| json!(word))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": Self::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
+    }
+}
+
+impl Words for Protocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("lines", Self::Lines)];
+}
+
+impl Words for Acks {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("received", Self::Received), ("delivered", Self::Delivered)];
+}
+
+impl Words for OnFull {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("block", Self::Block), ("drop-newest", Self::DropNewest), ("drop-oldest", Self::DropOldest)];
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Words for Option<tracing::Level> {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", None),
+        ("error", Some(tracing::Level::ERROR)),
+        ("warn", Some(tracing::Level::WARN)),
+        ("info", Some(tracing::Level::INFO)),
+        ("debug", Some(tracing::Level::DEBUG)),
+        ("trace", Some(tracing::Level::TRACE)),
+    ];
+}

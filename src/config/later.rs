@@ -1,0 +1,142 @@
+//! Keys and values of the full design that this version does not have.
+//!
+//! Whoever writes one gets a clear answer instead of "unknown key". A row goes when its feature
+//! comes.
+
+use figment::value::Value;
+use serde_json::Value as Json;
+
+use super::form::{Count, Form, Setting, Size, Wait, Words};
+use super::problem::Problem;
+use super::resolve::{Found, expected};
+
+/// A key, and what this version makes of it.
+pub(super) struct Row {
+    /// Dotted; `*` is the name of a listener.
+    pub(super) key: &'static str,
+    rule: Rule,
+}
+
+enum Rule {
+    /// The key asks for what is not there. The text says what is so instead.
+    Absent(&'static str),
+    /// The key asks for what is not there, except with this value.
+    Only(&'static str, &'static str),
+    /// Some values of a known key, by how they begin, ask for what is not there.
+    Values(&'static [&'static str], &'static str),
+    /// Valid values are accepted and change nothing, of which the user is warned unless the value
+    /// is the one that says so itself.
+    Idle(fn(&Value) -> Result<Json, String>, Option<&'static str>, &'static str),
+}
+
+const MIB: u64 = 1024 * 1024;
+const TIB: u64 = MIB * MIB;
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+const MEMORY_ONLY: &str = "records are held in memory only (remove the key)";
+const NO_PACKING: &str = "each record is sent as one Firehose record";
+const NO_TLS: &str = "listeners speak plain text (remove the key)";
+const NO_POLLER: &str = "the stream's metrics are not polled";
+
+/// The keys and values that are still to come.
+pub(super) const LATER: &[Row] = &[
+    row("buffer.directory", Rule::Absent(MEMORY_ONLY)),
+    row("buffer.disk", Rule::Idle(form::<Size<MIB, TIB>>, None, "records are held in memory only")),
+    row("buffer.sync", Rule::Idle(form::<Sync>, None, "records are held in memory only")),
+    row("aggregate.mode", Rule::Idle(form::<Mode>, Some("off"), NO_PACKING)),
+    row("aggregate.max_record", Rule::Idle(form::<Size<1, { 1000 * 1024 }>>, None, NO_PACKING)),
+    row("aggregate.max_lines", Rule::Idle(form::<Count<1, { u32::MAX as u64 }>>, None, NO_PACKING)),
+    row("aggregate.compression", Rule::Only("none", "records are sent as they are (remove the key)")),
+    row("monitor.interval", Rule::Idle(form::<Wait<0, DAY>>, Some("0s"), NO_POLLER)),
+    row("monitor.publish_namespace", Rule::Absent("nothing is published to CloudWatch (remove the key)")),
+    row("otlp.endpoint", Rule::Absent("metrics are served at `admin.address` only (remove the key)")),
+    row("listen.*.cert", Rule::Absent(NO_TLS)),
+    row("listen.*.key", Rule::Absent(NO_TLS)),
+    row("listen.*.client_ca", Rule::Absent(NO_TLS)),
+    row("listen.*.allow_uids", Rule::Absent("`mode` says who may connect to a Unix socket (remove the key)")),
+    row("listen.*.delivery_stream_name", Rule::Absent("all listeners feed one stream (remove the key)")),
+    row(
+        "listen.*.address",
+        Rule::Values(
+            &["unix-dgram:", "tls:", "fd:"],
+            "an address is `unix:PATH`, `tcp:HOST:PORT` or `stdin:`",
+        ),
+    ),
+    row(
+        "listen.*.protocol",
+        Rule::Values(&["frames", "forward", "syslog", "http", "firehose"], "the only protocol is \"lines\""),
+    ),
+    row("listen.*.acks", Rule::Values(&["durable"], "acks are \"off\", \"received\" or \"delivered\"")),
+];
+
+const fn row(key: &'static str, rule: Rule) -> Row {
+    Row { key, rule }
+}
+
+impl Row {
+    /// What to say of `found`, a value of this row's key, or none where the value is as good as any
+    /// other.
+    pub(super) fn judge(&self, found: &Found) -> Option<Verdict> {
+        let not_yet = |what, instead| {
+            Some(Verdict::Refused(Problem::NotYet { from: found.from.clone(), what, instead }))
+        };
+        let key = || format!("`{}`", found.key);
+        let key_and_value = || format!("`{}` = {}", found.key, found.shown());
+        let text = found.value.as_str();
+        match &self.rule {
+            Rule::Absent(instead) => not_yet(key(), instead),
+            Rule::Only(only, _) if text == Some(only) => Some(Verdict::True),
+            Rule::Only(_, instead) => not_yet(key_and_value(), instead),
+            Rule::Values(starts, instead) => {
+                let matches = |start: &&str| text.is_some_and(|text| text.starts_with(start));
+                if starts.iter().any(matches) { not_yet(key_and_value(), instead) } else { None }
+            }
+            Rule::Idle(form, true_value, instead) => Some(match form(&found.value) {
+                Err(expected) => Verdict::Refused(found.problem(expected)),
+                Ok(value) if value.as_str().is_some() && value.as_str() == *true_value => Verdict::True,
+                Ok(_) => Verdict::Idle(format!(
+                    "{}: `{}` changes nothing in this version of hydrant: {instead}",
+                    found.from, found.key
+                )),
+            }),
+        }
+    }
+}
+
+/// What is to be said of a value of a row.
+pub(super) enum Verdict {
+    /// It is what this version does anyway.
+    True,
+    /// It is accepted with a warning.
+    Idle(String),
+    /// It is an error.
+    Refused(Problem),
+}
+
+/// `value` as the form `F` would write it, or the values that it allows.
+fn form<F: Form>(value: &Value) -> Result<Json, String> {
+    value
+        .deserialize::<Setting<F>>()
+        .map(|setting| F::write(&setting.0))
+        .map_err(|error| expected(error.kind))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Sync {
+    Always,
+    Os,
+}
+
+impl Words for Sync {
+    const WORDS: &'static [(&'static str, Self)] = &[("always", Self::Always), ("os", Self::Os)];
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Auto,
+    Off,
+}
+
+impl Words for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("off", Self::Off)];
+}

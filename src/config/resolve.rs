@@ -1,0 +1,361 @@
+//! From layers to a [`Config`]: names, then values one by one, then what they must be together.
+//!
+//! Each step reports what it finds and takes it out, so that the next one sees the rest: one run
+//! tells a user everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::value::{Dict, Value};
+
+use super::form::Setting;
+use super::later::{LATER, Verdict};
+use super::layer::{self, Layer};
+use super::problem::{Problem, Problems};
+use super::schema;
+use super::table::{Listen, Table};
+use super::{
+    Acks, Address, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig,
+    RetryConfig, SendConfig,
+};
+
+/// The configuration that `layers`, the later ones first in rank, make together; `problems` are
+/// those found so far.
+pub(super) fn resolve(layers: Vec<Layer>, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
+    let mut figment = Figment::new();
+    for mut layer in layers {
+        layer::rename_aliases(&mut layer, &mut problems);
+        figment = layer.into_iter().fold(figment, Figment::merge);
+    }
+    let values = match figment.find_value("") {
+        Ok(values) => values.into_dict().unwrap_or_default(),
+        Err(error) => return Err(Problem::Conflict(error.to_string()).into()),
+    };
+    let keys = schema::rows().into_iter().filter(schema::Row::is_key).map(|row| row.path);
+    let keys = keys.chain(LATER.iter().map(|row| row.key.to_owned())).collect();
+    let mut resolver =
+        Resolver { figment, values, keys, problems, faulty: BTreeSet::new(), warnings: Vec::new() };
+    resolver.names();
+    resolver.later();
+    let table = resolver.values();
+    resolver.together(&table);
+    if resolver.problems.is_empty() { Ok(resolver.loaded(table)) } else { Err(Problems(resolver.problems)) }
+}
+
+struct Resolver {
+    figment: Figment,
+    /// What the layers say together, less what was found wrong.
+    values: Dict,
+    /// Every key that there is or will be, with `*` for the name of a listener.
+    keys: Vec<String>,
+    problems: Vec<Problem>,
+    /// Keys whose values were found wrong; their defaults stand in for them, and say nothing.
+    faulty: BTreeSet<String>,
+    warnings: Vec<String>,
+}
+
+/// A value that somebody set.
+pub(super) struct Found {
+    pub(super) key: String,
+    pub(super) value: Value,
+    pub(super) from: String,
+}
+
+impl Found {
+    /// The value as one could write it.
+    pub(super) fn shown(&self) -> String {
+        serde_json::to_string(&self.value).unwrap_or_default()
+    }
+
+    /// The problem that the value is not one of `expected`.
+    pub(super) fn problem(&self, expected: String) -> Problem {
+        Problem::Value { from: self.from.clone(), key: self.key.clone(), value: self.shown(), expected }
+    }
+}
+
+/// The values that would have been right instead of one that failed with `kind`.
+pub(super) fn expected(kind: Kind) -> String {
+    if let Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) = kind {
+        expected
+    } else {
+        figment::Error::from(kind).to_string()
+    }
+}
+
+impl Resolver {
+    /// Reports and takes out what is set under names that do not exist.
+    fn names(&mut self) {
+        for path in leaves(&self.values) {
+            let is = |test: fn(&str, &[String]) -> bool| self.keys.iter().any(|key| test(key, &path));
+            let (is_key, is_table) = (is(matches), is(is_inside));
+            let empty = find(&self.values, &path).and_then(Value::as_dict).is_some_and(Dict::is_empty);
+            if is_key || (is_table && empty) {
+                continue;
+            }
+            let nearest = nearest(&path, self.keys.iter().map(String::as_str));
+            let Some(found) = self.take(&path) else { continue };
+            self.problems.push(if is_table {
+                Problem::NotATable { value: found.shown(), from: found.from, key: found.key }
+            } else {
+                Problem::UnknownKey { from: found.from, key: found.key, nearest }
+            });
+        }
+    }
+
+    /// Takes out what this version does not have.
+    fn later(&mut self) {
+        for path in leaves(&self.values) {
+            for row in LATER.iter().filter(|row| matches(row.key, &path)) {
+                let Some(found) = self.found(&path) else { continue };
+                let Some(verdict) = row.judge(&found) else { continue };
+                self.take(&path);
+                match verdict {
+                    Verdict::True => {}
+                    Verdict::Idle(warning) => self.warnings.push(warning),
+                    Verdict::Refused(problem) => self.fault(problem, &found.key),
+                }
+            }
+        }
+        // What is left of a table with nothing in it, such as `[aggregate]`, says nothing.
+        self.values.retain(|_, value| value.as_dict().is_none_or(|inner| !inner.is_empty()));
+    }
+
+    /// The values in their forms; one that is wrong is reported and its default taken.
+    fn values(&mut self) -> Table {
+        loop {
+            let error = match Value::from(self.values.clone()).deserialize() {
+                Ok(table) => return table,
+                Err(error) => error,
+            };
+            match self.take(&error.path) {
+                Some(found) => self.fault(found.problem(expected(error.kind)), &found.key),
+                None => {
+                    self.problems.push(Problem::Conflict(error.to_string()));
+                    return Table::default();
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, problem: Problem, key: &str) {
+        self.problems.push(problem);
+        self.faulty.insert(key.to_owned());
+    }
+
+    /// Reports what is wrong although each value is right.
+    fn together(&mut self, table: &Table) {
+        let listeners = || table.listen.iter().map(|(name, listener)| (format!("listen.{name}"), listener));
+
+        for (key, listener) in listeners() {
+            let is_name = key.strip_prefix("listen.").is_some_and(is_listener_name);
+            if !is_name {
+                self.conflict(&key, "must have a name of 1 to 32 lower-case letters, digits, `_` and `-`");
+            }
+            if listener.address.0 == Some(Address::Stdin) && listener.acks.0 != Acks::Off {
+                let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
+                self.conflict(&format!("{key}.acks"), at_stdin);
+            }
+        }
+
+        let required = listeners()
+            .filter(|(_, listener)| listener.address.0.is_none())
+            .map(|(key, _)| format!("{key}.address"))
+            .chain(table.delivery_stream_name.0.is_none().then(|| "delivery_stream_name".to_owned()));
+        for key in required.filter(|key| !self.faulty.contains(key)).collect::<Vec<_>>() {
+            self.problems.push(Problem::Missing { variable: layer::variable(&key), key });
+        }
+
+        let admin = table.admin.address.0.iter().map(|address| ("admin.address".to_owned(), address));
+        let bound = listeners()
+            .filter_map(|(key, listener)| Some((format!("{key}.address"), listener.address.0.as_ref()?)));
+        let mut taken = BTreeMap::new();
+        for (key, address) in admin.chain(bound) {
+            // Port 0 is another port each time.
+            let shareable = matches!(address, Address::Tcp(address) if address.port() == 0);
+            if let Some(other) = taken.insert(address.to_string(), key.clone()).filter(|_| !shareable) {
+                let other =
+                    format!("must not be \"{address}\", which is `{other}` ({})", self.layer_of(&other));
+                self.conflict(&key, &other);
+            }
+        }
+
+        let (base, max) = (table.retry.base_delay.0, table.retry.max_delay.0);
+        let judged = |key: &str| !self.faulty.contains(key);
+        if base > max && judged("retry.base_delay") && judged("retry.max_delay") {
+            let (base, max) = (humantime::format_duration(base), humantime::format_duration(max));
+            let layer = self.layer_of("retry.max_delay");
+            let at_most =
+                format!("is {base}, but must be at most `retry.max_delay`, which is {max} ({layer})");
+            self.conflict("retry.base_delay", &at_most);
+        }
+    }
+
+    /// Reports that `key`, which goes on to say what it must be, does not fit to the rest.
+    fn conflict(&mut self, key: &str, must_be: &str) {
+        let from = self.layer_of(key);
+        self.problems.push(Problem::Conflict(format!("{from}: `{key}` {must_be}")));
+    }
+
+    fn loaded(self, table: Table) -> Loaded {
+        let settings = serde_json::to_value(&table).unwrap_or_default();
+        let values = schema::flatten(&settings)
+            .into_iter()
+            .map(|(key, value)| Effective { from: self.layer_of(&key), key, value: value.to_string() })
+            .collect();
+        Loaded { config: config(table), warnings: self.warnings, values }
+    }
+
+    /// Where `key`, or the first key in the table of that name, was set.
+    fn layer_of(&self, key: &str) -> String {
+        let path: Vec<_> = key.split('.').map(str::to_owned).collect();
+        self.found(&path).map_or_else(|| "default".to_owned(), |found| found.from)
+    }
+
+    fn found(&self, path: &[String]) -> Option<Found> {
+        let value = find(&self.values, path)?.clone();
+        // A table has no tag of its own; it is where its first value is.
+        let tagged = value.as_dict().and_then(|inner| inner.values().next()).unwrap_or(&value);
+        let from = self
+            .figment
+            .get_metadata(tagged.tag())
+            .map_or_else(String::new, |source| source.name.to_string());
+        Some(Found { key: path.join("."), value, from })
+    }
+
+    fn take(&mut self, path: &[String]) -> Option<Found> {
+        let found = self.found(path)?;
+        let (last, tables) = path.split_last()?;
+        let mut inner = &mut self.values;
+        for name in tables {
+            inner = match inner.get_mut(name)? {
+                Value::Dict(_, inner) => inner,
+                Value::String(..)
+                | Value::Char(..)
+                | Value::Bool(..)
+                | Value::Num(..)
+                | Value::Empty(..)
+                | Value::Array(..) => return None,
+            };
+        }
+        inner.remove(last)?;
+        Some(found)
+    }
+}
+
+fn find<'a>(values: &'a Dict, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let value = values.get(first)?;
+    if rest.is_empty() { Some(value) } else { find(value.as_dict()?, rest) }
+}
+
+/// Paths of everything that is not a table, and of the tables that are empty.
+fn leaves(values: &Dict) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    for (name, value) in values {
+        match value.as_dict().filter(|inner| !inner.is_empty()) {
+            None => paths.push(vec![name.clone()]),
+            Some(inner) => paths.extend(leaves(inner).into_iter().map(|mut path| {
+                path.insert(0, name.clone());
+                path
+            })),
+        }
+    }
+    paths
+}
+
+fn matches(pattern: &str, path: &[String]) -> bool {
+    pattern.split('.').count() == path.len() && agrees(pattern, path)
+}
+
+/// Whether `pattern` is a key inside the table at `path`.
+fn is_inside(pattern: &str, path: &[String]) -> bool {
+    pattern.split('.').count() > path.len() && agrees(pattern, path)
+}
+
+fn agrees(pattern: &str, path: &[String]) -> bool {
+    pattern.split('.').zip(path).all(|(part, name)| part == "*" || part == name)
+}
+
+/// The key of `patterns` most like the unknown key at `path`: one letter in three may differ, and
+/// the right key in the wrong table is found, too.
+fn nearest<'a>(path: &[String], patterns: impl Iterator<Item = &'a str>) -> Option<String> {
+    let listener = path.get(1).map_or("NAME", String::as_str);
+    let likeness = |known: &str| {
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        let key = path.join(".");
+        let whole =
+            strsim::normalized_damerau_levenshtein(&key.to_ascii_lowercase(), &known.to_ascii_lowercase());
+        let end = strsim::normalized_damerau_levenshtein(&last(&key), &last(known));
+        // Of two keys that end alike, the one in the more similar table.
+        if end >= 0.8 { (end + whole) / 2.0 + 0.25 } else { whole }
+    };
+    patterns
+        .map(|pattern| pattern.replace('*', listener))
+        .map(|known| (likeness(&known), known))
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .filter(|(likeness, _)| *likeness >= 2.0 / 3.0)
+        .map(|(_, known)| known)
+}
+
+fn is_listener_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    (1..=32).contains(&name.len()) && name.chars().all(allowed)
+}
+
+/// The types that the other rooms see. The table has no gaps left but optional ones.
+fn config(table: Table) -> Config {
+    Config {
+        delivery_stream_name: table.delivery_stream_name.0.unwrap_or_default(),
+        region: table.region.0,
+        endpoint_url: table.endpoint_url.0,
+        max_batch_size: size(table.max_batch_size),
+        max_batch_size_bytes: size(table.max_batch_size_bytes),
+        linger: table.linger.0,
+        delimiter: table.delimiter.0.into(),
+        listen: table
+            .listen
+            .into_iter()
+            .filter_map(|(name, listener)| Some((name, listen_config(listener)?)))
+            .collect(),
+        buffer: BufferConfig { memory: size(table.buffer.memory), on_full: table.buffer.on_full.0 },
+        retry: RetryConfig {
+            max_retries: u32::try_from(table.retry.max_retries.0).unwrap_or(u32::MAX),
+            base_delay: table.retry.base_delay.0,
+            max_delay: table.retry.max_delay.0,
+            jitter: table.retry.jitter.0,
+            give_up_after: table.retry.give_up_after.0,
+        },
+        send: SendConfig {
+            max_in_flight: size(table.send.max_in_flight),
+            attempt_timeout: table.send.attempt_timeout.0,
+            connect_timeout: table.send.connect_timeout.0,
+            read_timeout: table.send.read_timeout.0,
+            fast_body: table.send.fast_body.0,
+        },
+        dead_letter: DeadLetterConfig {
+            directory: table.dead_letter.directory.0,
+            max_bytes: table.dead_letter.max_bytes.0,
+        },
+        admin: table.admin.address.0,
+        log: LogConfig { level: table.log.level.0, format: table.log.format.0 },
+        shutdown_drain: table.shutdown.drain.0,
+    }
+}
+
+fn listen_config(listener: Listen) -> Option<ListenConfig> {
+    Some(ListenConfig {
+        address: listener.address.0?,
+        protocol: listener.protocol.0,
+        mode: listener.mode.0,
+        max_record_bytes: size(listener.max_record_bytes),
+        max_connections: size(listener.max_connections),
+        idle_timeout: listener.idle_timeout.0,
+        acks: listener.acks.0,
+    })
+}
+
+/// A number that its form bounds well below `usize::MAX` of any platform with sockets.
+fn size<F: super::form::Form<Value = u64>>(setting: Setting<F>) -> usize {
+    usize::try_from(setting.0).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,212 @@
+//! The whole configuration as a table: each key once, with its form, its default and its meaning.
+//!
+//! The readers of files and environment, `hydrant check`, `hydrant schema` and the reference file
+//! all work from these tables, so a key is added, changed or removed here and nowhere else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::form::{
+    AdminAddress, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode, Patience, Region,
+    Setting, Size, StreamName, Url, Wait,
+};
+use super::{Acks, LogFormat, OnFull, Protocol};
+use crate::limits;
+
+/// Other spellings of keys, accepted wherever the key is.
+pub(super) const ALIASES: [(&str, &str); 3] = [
+    ("deliveryStreamName", "delivery_stream_name"),
+    ("maxBatchSize", "max_batch_size"),
+    ("maxBatchSizeBytes", "max_batch_size_bytes"),
+];
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const TIB: u64 = 1024 * GIB;
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+const MAX_BATCH_RECORDS: u64 = limits::MAX_BATCH_RECORDS as u64;
+const MAX_BATCH_BYTES: u64 = limits::MAX_BATCH_BYTES as u64;
+const MAX_RECORD_BYTES: u64 = limits::MAX_RECORD_BYTES as u64;
+
+/// Declares a table: rows of `key: form = default`, then the tables inside it.
+macro_rules! table {
+    (
+        $(#[$about:meta])* $name:ident {
+            $($(#[$meaning:meta])* $key:ident: $form:ty = $default:expr,)*
+        }
+        $(tables {
+            $($(#[$inner_meaning:meta])* $inner:ident: $inner_type:ty,)*
+        })?
+    ) => {
+        $(#[$about])*
+        #[derive(Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$meaning])* pub(super) $key: Setting<$form>,)*
+            $($($(#[$inner_meaning])* pub(super) $inner: $inner_type,)*)?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: Setting($default),)* $($($inner: Default::default(),)*)? }
+            }
+        }
+    };
+}
+
+table! {
+    /// Configuration of hydrant.
+    Table {
+        /// The delivery stream that records go to. Required.
+        delivery_stream_name: Maybe<StreamName> = None,
+        /// AWS region. Without one the AWS SDK's default chain decides (`AWS_REGION`, the profile,
+        /// the instance).
+        region: Maybe<Region> = None,
+        /// Another Firehose endpoint than the region's own.
+        endpoint_url: Maybe<Url> = None,
+        /// Most records in one `PutRecordBatch`.
+        max_batch_size: Count<1, MAX_BATCH_RECORDS> = MAX_BATCH_RECORDS,
+        /// Most bytes of record data in one `PutRecordBatch`, counted before base64.
+        max_batch_size_bytes: Size<1, MAX_BATCH_BYTES> = MAX_BATCH_BYTES,
+        /// Longest wait of a record for its batch to fill.
+        linger: Wait<0, HOUR> = Duration::from_secs(1),
+        /// Follows each record that does not already end with it, and counts towards the record's
+        /// size. An empty one leaves records as they are, so that they run together at most
+        /// destinations.
+        delimiter: Delimiter = "\n".to_owned(),
+    }
+    tables {
+        /// The listeners by name.
+        #[schemars(extend("propertyNames" = { "pattern": "^[a-z0-9_-]{1,32}$" }))]
+        listen: BTreeMap<String, Listen>,
+        /// What is held, and what happens when no more can be.
+        buffer: Buffer,
+        /// Waiting and trying again: `base_delay` doubled with each retry up to `max_delay`,
+        /// plus up to `jitter` of that.
+        retry: Retry,
+        /// Requests to Firehose.
+        send: Send,
+        /// Where records go that can never be delivered.
+        dead_letter: DeadLetter,
+        /// Health, metrics and status over HTTP.
+        admin: Admin,
+        /// The daemon's own log.
+        log: Log,
+        /// Stopping.
+        shutdown: Shutdown,
+    }
+}
+
+table! {
+    /// One listener; its name is lower-case letters, digits, `_` and `-`, 1 to 32 of them.
+    Listen {
+        /// Where producers connect. Required. `tcp:PORT` binds loopback; other interfaces have to
+        /// be named, as in `tcp:0.0.0.0:PORT`.
+        address: Maybe<ListenAddress> = None,
+        /// How records are framed: `lines` is one record a line, ended by LF or CRLF.
+        protocol: Protocol = Protocol::Lines,
+        /// Permission bits of the socket file of a `unix:` address.
+        mode: Mode = 0o660,
+        /// Longest record, its delimiter included. A longer one is rejected as a whole and counted.
+        max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
+        /// Most connections at once; further ones wait in the kernel's queue.
+        max_connections: Count<1, 65_536> = 4096,
+        /// A connection that sends nothing for this long is closed; `0s` is never.
+        idle_timeout: Patience<0, DAY> = None,
+        /// Which level the producer is told of, as a decimal line with the connection's count of
+        /// records that reached it: `received` is in memory, `delivered` is answered by Firehose.
+        acks: Acks = Acks::Off,
+    }
+}
+
+table! {
+    /// `buffer.*`
+    Buffer {
+        /// Hard bound on the bytes of records held in memory, everything included.
+        memory: Size<MIB, { 2 * GIB }> = 32 * MIB,
+        /// What gives way when that is reached: `block` stops reading, so that producers wait and
+        /// nothing is lost; `drop-newest` drops what arrives, `drop-oldest` what has waited longest;
+        /// both count it.
+        on_full: OnFull = OnFull::Block,
+    }
+}
+
+table! {
+    /// `retry.*`
+    Retry {
+        /// Retries of a record's own failures. Trouble of the whole stream (throttling, 5xx,
+        /// network, credentials) never spends them.
+        max_retries: Count<0, 100> = 5,
+        /// First wait.
+        base_delay: Wait<1, HOUR> = Duration::from_millis(100),
+        /// Longest wait, before jitter; at least `base_delay`.
+        max_delay: Wait<1, HOUR> = Duration::from_secs(30),
+        /// Largest part of a wait that is added to it at random.
+        jitter: Fraction = 0.3,
+        /// Stop waiting for trouble of the whole stream after this long, and treat the records as
+        /// undeliverable.
+        give_up_after: Patience<1, { 30 * DAY }> = None,
+    }
+}
+
+table! {
+    /// `send.*`
+    Send {
+        /// Most requests at once.
+        max_in_flight: Count<1, 64> = 8,
+        /// Bound on one attempt from its start to the whole answer.
+        attempt_timeout: Wait<1, { 10 * MINUTE }> = Duration::from_secs(30),
+        /// Bound on opening a connection.
+        connect_timeout: Wait<1, { 10 * MINUTE }> = Duration::from_secs(3),
+        /// Bound on waiting for the answer's first byte once the request is sent.
+        read_timeout: Wait<1, { 10 * MINUTE }> = Duration::from_secs(30),
+        /// Encode `PutRecordBatch` with hydrant's own serialiser; `false` takes the AWS SDK's.
+        fast_body: Flag = true,
+    }
+}
+
+table! {
+    /// `dead_letter.*`
+    DeadLetter {
+        /// Directory of the store. Without one, undeliverable records are dropped, counted and
+        /// logged as lost.
+        directory: Maybe<Directory> = None,
+        /// Most bytes that the store may take.
+        max_bytes: Size<MIB, TIB> = 256 * MIB,
+    }
+}
+
+table! {
+    /// `admin.*`
+    Admin {
+        /// Where `/livez`, `/readyz`, `/metrics`, `/status` and the status page are served.
+        address: AdminAddress = Some(super::Address::Tcp(super::form::loopback(9464))),
+    }
+}
+
+table! {
+    /// `log.*`
+    Log {
+        /// Least important level that is written.
+        level: Option<tracing::Level> = Some(tracing::Level::INFO),
+        /// Form of a line: `auto` is text on a terminal and JSON elsewhere.
+        format: LogFormat = LogFormat::Auto,
+    }
+}
+
+table! {
+    /// `shutdown.*`
+    Shutdown {
+        /// Longest time from SIGTERM to exit, spent on delivering what is held.
+        drain: Wait<0, HOUR> = Duration::from_secs(25),
+    }
+}
