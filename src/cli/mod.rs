@@ -64,3 +64,15 @@ fn print(text: &str) -> u8 {
     let mut stdout = io::stdout().lock();
     if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok() { DONE } else { FAILED }
 }
+
+/// A runtime on this thread.
+///
+/// # Errors
+///
+/// The exit code, once the reason was written to standard error.
+fn runtime() -> Result<tokio::runtime::Runtime, u8> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        options::say(&format!("error: the runtime could not be started: {error}"));
+        FAILED
+    })
+}

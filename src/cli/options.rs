@@ -42,6 +42,6 @@ pub fn report(problems: &Problems) -> u8 {
 }
 
 /// Writes `line` to standard error. Where that is closed there is nobody left to tell.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }

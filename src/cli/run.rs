@@ -1,11 +1,61 @@
-//! `hydrant run`.
+//! `hydrant run`: the daemon.
 
-/// Arguments of `hydrant run`.
+use std::sync::Arc;
+
+use super::options::{ConfigOptions, report, say};
+use crate::app::{App, BodyBytes};
+use crate::config::Config;
+use crate::drain;
+use crate::firehose::{Sdk, body};
+use crate::telemetry;
+
+/// Runs the daemon: takes records from local producers and delivers them
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_help = "Example:\n  hydrant run --set delivery_stream_name=app-logs \
+                        --set listen.app.address=unix:/run/hydrant/app.sock")]
+pub struct Args {
+    #[command(flatten)]
+    options: ConfigOptions,
+}
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let Args {} = args;
-    super::FAILED
+    let loaded = match args.options.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(problem) = loaded.config.require_listeners() {
+        return report(&problem.into());
+    }
+    telemetry::log::start(loaded.config.log);
+    match super::runtime() {
+        Ok(runtime) => runtime.block_on(serve(loaded.config)),
+        Err(code) => code,
+    }
+}
+
+async fn serve(config: Config) -> u8 {
+    // Handlers first: a signal that comes while the daemon starts is obeyed, not fatal.
+    let orders = match drain::signals() {
+        Ok(orders) => orders,
+        Err(error) => {
+            say(&format!("error: signal handlers could not be set: {error}"));
+            return super::FAILED;
+        }
+    };
+    let app = match App::bind(config.clone()) {
+        Ok(app) => app,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            return super::USAGE;
+        }
+    };
+    let firehose = Arc::new(Sdk::new((&config).into()));
+    let ended = app.run(firehose, body_bytes(&config), orders).await;
+    if ended.left.records == 0 { super::DONE } else { super::FAILED }
+}
+
+/// What a request's body takes, by which serialiser makes it.
+pub(super) fn body_bytes(config: &Config) -> BodyBytes {
+    if config.send.fast_body { body::body_bytes } else { body::stock_body_bytes }
 }

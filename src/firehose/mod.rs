@@ -10,6 +10,20 @@ use std::sync::Arc;
 
 use crate::record::Span;
 
+mod answer;
+pub mod body;
+mod classify;
+mod credentials;
+mod protocol;
+pub mod proxy;
+mod sdk;
+#[cfg(test)]
+mod testing;
+mod transport;
+
+pub use answer::all_delivered;
+pub use sdk::{DescribeError, Description, Destination, Sdk, Settings};
+
 /// Which call carries an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {

@@ -1,0 +1,497 @@
+//! The AWS SDK behind [`Firehose`].
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials as Keys;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_firehose::Client;
+use aws_sdk_firehose::config::retry::RetryConfig;
+use aws_sdk_firehose::config::timeout::TimeoutConfig;
+use aws_sdk_firehose::config::{IdentityCache, interceptors};
+use aws_sdk_firehose::error::SdkError;
+use aws_sdk_firehose::primitives::Blob;
+use aws_sdk_firehose::types::{DeliveryStreamDescription, DestinationDescription, Record};
+use aws_smithy_async::time::SharedTimeSource;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::date_time::{DateTime, Format};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use bytes::Bytes;
+use interceptors::{BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef};
+use tokio::sync::OnceCell;
+
+use super::classify::{self, Target};
+use super::credentials::{Credentials, Lease};
+use super::protocol::{Prebuilt, Protocol};
+use super::{Answer, Class, Firehose, Operation, Put, PutError, answer, proxy, transport};
+use crate::config::Config;
+use crate::record::Span;
+
+/// What the client is made from. The rest is the SDK's own: profiles and `AWS_…` variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// AWS region; `None` leaves it to the SDK's chain.
+    pub region: Option<String>,
+    /// The Firehose endpoint; it wins over `AWS_ENDPOINT_URL_FIREHOSE` and the profile.
+    pub endpoint_url: Option<String>,
+    /// Bound on one attempt, from start to answer.
+    pub attempt_timeout: Duration,
+    /// Bound on opening a connection.
+    pub connect_timeout: Duration,
+    /// Bound on the wait for an answer's first byte.
+    pub read_timeout: Duration,
+    /// Most requests at once, as many connections are kept.
+    pub max_in_flight: usize,
+    /// Our serialiser for `PutRecordBatch`, or the SDK's own.
+    pub fast_body: bool,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            region: config.region.clone(),
+            endpoint_url: config.endpoint_url.clone(),
+            attempt_timeout: config.send.attempt_timeout,
+            connect_timeout: config.send.connect_timeout,
+            read_timeout: config.send.read_timeout,
+            max_in_flight: config.send.max_in_flight,
+            fast_body: config.send.fast_body,
+        }
+    }
+}
+
+/// Amazon Data Firehose through the AWS SDK.
+///
+/// Nothing is read, loaded or looked up before the first call. A call that finds no region or no
+/// credentials fails with a [`PutError`] that says what to do, and the next one looks again.
+#[derive(Debug)]
+pub struct Sdk {
+    settings: Settings,
+    given: Option<SharedCredentialsProvider>,
+    loaded: OnceCell<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    client: Client,
+    credentials: Credentials,
+    shared: SdkConfig,
+    region: String,
+    seen: Arc<Seen>,
+}
+
+impl Sdk {
+    /// A client of `settings`, not yet made.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, given: None, loaded: OnceCell::new() }
+    }
+
+    /// The same, with credentials of `source` in place of the SDK's chain.
+    #[must_use]
+    pub fn with_credentials(mut self, source: impl ProvideCredentials + 'static) -> Self {
+        self.given = Some(SharedCredentialsProvider::new(source));
+        self
+    }
+
+    async fn loaded(&self) -> Result<&Loaded, PutError> {
+        self.loaded.get_or_try_init(|| Loaded::load(&self.settings, self.given.clone())).await
+    }
+
+    /// Waits for credentials, no longer than an attempt may take.
+    async fn lease(&self, loaded: &Loaded) -> Result<Lease, PutError> {
+        match tokio::time::timeout(self.settings.attempt_timeout, loaded.credentials.ready()).await {
+            Ok(lease) => lease.map_err(|error| classify::credentials_error(&error)),
+            Err(_) => Err(PutError {
+                class: Class::Transient,
+                code: Cow::Borrowed("credentials"),
+                message: "AWS credentials could not be fetched in time; their source is asked again"
+                    .to_owned(),
+                ambiguous: false,
+            }),
+        }
+    }
+
+    /// What `DescribeDeliveryStream` says of `stream`, in one attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`DescribeError`]
+    pub async fn describe(&self, stream: &str) -> Result<Description, DescribeError> {
+        let loaded = self.loaded().await?;
+        self.lease(loaded).await?;
+        let call = loaded.client.describe_delivery_stream().delivery_stream_name(stream);
+        let output = call.customize().interceptor(ReadClock(Arc::clone(&loaded.seen))).send().await;
+        let target = loaded.target("DescribeDeliveryStream", stream);
+        let output = output.map_err(|error| classify::put_error(&error, target))?;
+        output.delivery_stream_description().map(Description::from).ok_or_else(|| {
+            DescribeError::Failed(PutError {
+                class: Class::Transient,
+                code: Cow::Borrowed("response"),
+                message: format!("the answer of {target} to DescribeDeliveryStream has no description"),
+                ambiguous: false,
+            })
+        })
+    }
+
+    /// What the service answers to a `PutRecordBatch` of no records, which it must refuse: a
+    /// [`Class::Refused`] means that the request came past authentication.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, or why it did not come to that.
+    pub async fn probe(&self, stream: &str) -> Result<(), PutError> {
+        let loaded = self.loaded().await?;
+        self.lease(loaded).await?;
+        let call =
+            loaded.client.put_record_batch().delivery_stream_name(stream).set_records(Some(Vec::new()));
+        let output = call.customize().interceptor(ReadClock(Arc::clone(&loaded.seen))).send().await;
+        output.map(drop).map_err(|error| classify::put_error(&error, loaded.target("PutRecordBatch", stream)))
+    }
+
+    /// The region that requests are signed for.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] where none is configured.
+    pub async fn region(&self) -> Result<&str, PutError> {
+        self.loaded().await.map(|loaded| loaded.region.as_str())
+    }
+
+    /// The current credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] where there are none.
+    pub async fn keys(&self) -> Result<Keys, PutError> {
+        let loaded = self.loaded().await?;
+        self.lease(loaded).await?;
+        loaded.credentials.keys().await.map_err(|error| classify::credentials_error(&error))
+    }
+
+    /// The ARN of whoever the credentials belong to, from STS.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] where STS did not say.
+    pub async fn identity(&self) -> Result<String, PutError> {
+        let loaded = self.loaded().await?;
+        self.lease(loaded).await?;
+        let config = aws_sdk_sts::config::Builder::from(&loaded.shared)
+            .credentials_provider(loaded.credentials.clone())
+            .identity_cache(IdentityCache::no_cache())
+            .timeout_config(timeouts(&self.settings))
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let output = aws_sdk_sts::Client::from_conf(config).get_caller_identity().send().await;
+        let target = Target {
+            operation: "GetCallerIdentity",
+            stream: "",
+            region: &loaded.region,
+            endpoint: Some("STS"),
+        };
+        let output = output.map_err(|error| classify::put_error(&error, target))?;
+        Ok(output.arn().unwrap_or("an identity without an ARN").to_owned())
+    }
+
+    /// Scheme and authority of the endpoint, known once a request was tried.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.loaded.get()?.seen.endpoint.get().map(String::as_str)
+    }
+
+    /// How far this host's clock was ahead of the service's, in seconds, when the last
+    /// [`Self::describe`] or [`Self::probe`] was answered.
+    #[must_use]
+    pub fn clock_skew_seconds(&self) -> Option<i64> {
+        *self.loaded.get()?.seen.skew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn timeouts(settings: &Settings) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(settings.connect_timeout)
+        .read_timeout(settings.read_timeout)
+        .operation_attempt_timeout(settings.attempt_timeout)
+        .build()
+}
+
+/// What no attempt can change: a setting is missing or wrong.
+fn unsettled(code: &'static str, message: String) -> PutError {
+    PutError { class: Class::Permanent, code: Cow::Borrowed(code), message, ambiguous: false }
+}
+
+impl Loaded {
+    async fn load(settings: &Settings, given: Option<SharedCredentialsProvider>) -> Result<Self, PutError> {
+        let proxies = proxy::from_environment(|name| std::env::var(name).ok())
+            .map_err(|error| unsettled("request", error.to_string()))?;
+        let http = transport::client(&proxies, settings.max_in_flight);
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(given) = given {
+            loader = loader.credentials_provider(given);
+        }
+        let shared = loader.load().await;
+        let Some(region) = shared.region().map(ToString::to_string) else {
+            let message = "no AWS region is configured; set `region`, or AWS_REGION".to_owned();
+            return Err(unsettled("region", message));
+        };
+        let Some(source) = shared.credentials_provider() else {
+            return Err(unsettled("credentials", "no source of AWS credentials is configured".to_owned()));
+        };
+        let clock = shared.time_source().unwrap_or_else(SharedTimeSource::default);
+        let credentials = Credentials::new(source, clock);
+        let seen = Arc::new(Seen::default());
+        let mut config = aws_sdk_firehose::config::Builder::from(&shared)
+            .credentials_provider(credentials.clone())
+            // `credentials` is the cache; the SDK's own would refresh on the send path.
+            .identity_cache(IdentityCache::no_cache())
+            // The sender has the one policy, which sees per-record failures too.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts(settings))
+            .interceptor(ReadEndpoint(Arc::clone(&seen)));
+        if let Some(endpoint_url) = &settings.endpoint_url {
+            config = config.endpoint_url(endpoint_url);
+        }
+        if settings.fast_body {
+            config = config.protocol(Protocol::new());
+        }
+        Ok(Self { client: Client::from_conf(config.build()), credentials, shared, region, seen })
+    }
+
+    fn target<'a>(&'a self, operation: &'static str, stream: &'a str) -> Target<'a> {
+        Target {
+            operation,
+            stream,
+            region: &self.region,
+            endpoint: self.seen.endpoint.get().map(String::as_str),
+        }
+    }
+
+    async fn put_record(&self, put: &Put) -> Result<Answer, PutError> {
+        let mut records = put.spans.iter().flat_map(Span::shared);
+        let (Some(data), None) = (records.next(), records.next()) else {
+            return Err(unsettled("request", "PutRecord takes exactly one record".to_owned()));
+        };
+        let output =
+            self.client.put_record().delivery_stream_name(&*put.stream).record(record(data)?).send().await;
+        let output = output.map_err(|error| self.failed("PutRecord", &put.stream, &error))?;
+        match output.record_id() {
+            "" => Err(PutError {
+                class: Class::Transient,
+                code: Cow::Borrowed("response"),
+                message: "the answer to PutRecord has no record id; the record will be sent again".to_owned(),
+                ambiguous: true,
+            }),
+            id => Ok(Answer { failed: Vec::new(), record_id: Some(id.to_owned()) }),
+        }
+    }
+
+    async fn put_fast(&self, put: &Put) -> Result<Answer, PutError> {
+        let records = put.spans.iter().map(Span::records).sum();
+        let prebuilt = Prebuilt::new(&put.stream, &put.spans);
+        // The SDK's own input stays empty; the protocol sends the body instead of it.
+        let call =
+            self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(Vec::new()));
+        let output = call.customize().interceptor(prebuilt.clone()).send().await;
+        let output = output.map_err(|error| self.failed("PutRecordBatch", &put.stream, &error))?;
+        if prebuilt.delivered() { Ok(Answer::default()) } else { answer::verdicts(&output, records) }
+    }
+
+    async fn put_stock(&self, put: &Put) -> Result<Answer, PutError> {
+        let records: Vec<_> =
+            put.spans.iter().flat_map(Span::shared).map(record).collect::<Result<_, _>>()?;
+        let count = records.len();
+        let call =
+            self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(records));
+        let output = call.send().await.map_err(|error| self.failed("PutRecordBatch", &put.stream, &error))?;
+        answer::verdicts(&output, count)
+    }
+
+    fn failed<E>(&self, operation: &'static str, stream: &str, error: &SdkError<E, HttpResponse>) -> PutError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        classify::put_error(error, self.target(operation, stream))
+    }
+}
+
+fn record(data: Bytes) -> Result<Record, PutError> {
+    let record = Record::builder().data(Blob::from_maybe_shared(data)).build();
+    record.map_err(|error| unsettled("request", format!("a record could not be made ({error})")))
+}
+
+impl Firehose for Sdk {
+    async fn put(&self, put: Put) -> Result<Answer, PutError> {
+        if put.spans.is_empty() {
+            return Ok(Answer::default());
+        }
+        let loaded = self.loaded().await?;
+        let lease = self.lease(loaded).await?;
+        let answer = match put.operation {
+            Operation::PutRecord => loaded.put_record(&put).await,
+            Operation::PutRecordBatch if self.settings.fast_body => loaded.put_fast(&put).await,
+            Operation::PutRecordBatch => loaded.put_stock(&put).await,
+        };
+        answer.inspect_err(|error| {
+            if classify::blames_credentials(&error.code) {
+                loaded.credentials.invalidate(lease);
+            }
+        })
+    }
+}
+
+/// What was noticed of requests and answers on their way.
+#[derive(Debug, Default)]
+struct Seen {
+    endpoint: OnceLock<String>,
+    skew: Mutex<Option<i64>>,
+}
+
+/// Notes where requests go, which only the SDK's endpoint rules know.
+#[derive(Debug)]
+struct ReadEndpoint(Arc<Seen>);
+
+#[dyn_dispatch_hint]
+impl Intercept for ReadEndpoint {
+    fn name(&self) -> &'static str {
+        "ReadEndpoint"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.endpoint.get_or_init(|| context.request().uri().trim_end_matches('/').to_owned());
+        Ok(())
+    }
+}
+
+/// Notes how far the clock of whoever answers is from ours.
+#[derive(Debug)]
+struct ReadClock(Arc<Seen>);
+
+#[dyn_dispatch_hint]
+impl Intercept for ReadClock {
+    fn name(&self) -> &'static str {
+        "ReadClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        components: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let theirs = context.response().headers().get("date");
+        let theirs = theirs.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+        let ours = components.time_source().map(|clock| clock.now());
+        if let (Some(theirs), Some(ours)) = (theirs, ours) {
+            let skew = DateTime::from(ours).secs() - theirs.secs();
+            *self.0.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
+        }
+        Ok(())
+    }
+}
+
+/// What a delivery stream is, as far as a producer is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `ACTIVE`, `CREATING`, `CREATING_FAILED`, `DELETING` or `DELETING_FAILED`.
+    pub status: String,
+    /// `DirectPut` takes records from producers; the other types do not.
+    pub kind: String,
+    /// Where it delivers.
+    pub destination: Option<Destination>,
+    /// Status of the encryption at rest, where it was ever switched on.
+    pub encryption: Option<String>,
+    /// What made its creation or deletion fail.
+    pub failure: Option<String>,
+    /// When it was created.
+    pub created: Option<SystemTime>,
+}
+
+impl From<&DeliveryStreamDescription> for Description {
+    fn from(stream: &DeliveryStreamDescription) -> Self {
+        let encryption = stream.delivery_stream_encryption_configuration();
+        Self {
+            status: stream.delivery_stream_status().as_str().to_owned(),
+            kind: stream.delivery_stream_type().as_str().to_owned(),
+            destination: stream.destinations().first().and_then(Destination::of),
+            encryption: encryption.and_then(|e| e.status()).map(|status| status.as_str().to_owned()),
+            failure: stream.failure_description().map(|failure| failure.details().to_owned()),
+            created: stream.create_timestamp().and_then(|time| SystemTime::try_from(*time).ok()),
+        }
+    }
+}
+
+/// The kinds of destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the name of a service")]
+pub enum Destination {
+    S3,
+    Redshift,
+    OpenSearch,
+    OpenSearchServerless,
+    Splunk,
+    HttpEndpoint,
+    Snowflake,
+    Iceberg,
+}
+
+impl Destination {
+    fn of(description: &DestinationDescription) -> Option<Self> {
+        let d = description;
+        // Redshift goes by way of S3, so the more particular ones are looked for first.
+        [
+            (d.redshift_destination_description().is_some(), Self::Redshift),
+            (d.elasticsearch_destination_description().is_some(), Self::OpenSearch),
+            (d.amazonopensearchservice_destination_description().is_some(), Self::OpenSearch),
+            (d.amazon_open_search_serverless_destination_description().is_some(), Self::OpenSearchServerless),
+            (d.splunk_destination_description().is_some(), Self::Splunk),
+            (d.http_endpoint_destination_description().is_some(), Self::HttpEndpoint),
+            (d.snowflake_destination_description().is_some(), Self::Snowflake),
+            (d.iceberg_destination_description().is_some(), Self::Iceberg),
+            (
+                d.s3_destination_description().is_some() || d.extended_s3_destination_description().is_some(),
+                Self::S3,
+            ),
+        ]
+        .into_iter()
+        .find_map(|(present, kind)| present.then_some(kind))
+    }
+}
+
+/// Why a delivery stream could not be described.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DescribeError {
+    /// The policy does not allow it; putting records may work all the same.
+    #[error(transparent)]
+    Denied(PutError),
+    /// There is no such stream.
+    #[error(transparent)]
+    Missing(PutError),
+    /// Anything else: ask again later.
+    #[error(transparent)]
+    Failed(PutError),
+}
+
+impl From<PutError> for DescribeError {
+    fn from(error: PutError) -> Self {
+        match &*error.code {
+            "AccessDenied" | "AccessDeniedException" => Self::Denied(error),
+            "ResourceNotFoundException" => Self::Missing(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
