@@ -88,8 +88,8 @@ impl Resolver {
     /// Reports and takes out what is set under names that do not exist.
     fn names(&mut self) {
         for path in leaves(&self.values) {
-            let is = |test: fn(&str, &[String]) -> bool| self.keys.iter().any(|key| test(key, &path));
-            let (is_key, is_table) = (is(matches), is(is_inside));
+            let is_key = self.keys.iter().any(|key| matches(key, &path));
+            let is_table = self.is_table(&path);
             let empty = find(&self.values, &path).and_then(Value::as_dict).is_some_and(Dict::is_empty);
             if is_key || (is_table && empty) {
                 continue;
@@ -101,7 +101,22 @@ impl Resolver {
             } else {
                 Problem::UnknownKey { from: found.from, key: found.key, nearest }
             });
+            self.take_emptied(&path);
         }
+    }
+
+    /// Takes out the unknown tables around `path` that have nothing left in them.
+    fn take_emptied(&mut self, path: &[String]) {
+        let Some((_, table)) = path.split_last() else { return };
+        let emptied = find(&self.values, table).and_then(Value::as_dict).is_some_and(Dict::is_empty);
+        if emptied && !self.is_table(table) {
+            self.take(table);
+            self.take_emptied(table);
+        }
+    }
+
+    fn is_table(&self, path: &[String]) -> bool {
+        self.keys.iter().any(|key| is_inside(key, path))
     }
 
     /// Takes out what this version does not have.
@@ -282,18 +297,16 @@ fn agrees(pattern: &str, path: &[String]) -> bool {
     pattern.split('.').zip(path).all(|(part, name)| part == "*" || part == name)
 }
 
-/// The key of `patterns` most like the unknown key at `path`: one letter in three may differ, and
-/// the right key in the wrong table is found, too.
+/// The key of `patterns` most like the unknown key at `path`, if at most one letter in three
+/// differs. The right name in the wrong table is closer than any misspelling.
 fn nearest<'a>(path: &[String], patterns: impl Iterator<Item = &'a str>) -> Option<String> {
-    let listener = path.get(1).map_or("NAME", String::as_str);
+    let key = path.join(".").to_ascii_lowercase();
+    let listener = path.get(1).filter(|_| key.starts_with("listen.")).map_or("NAME", String::as_str);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
-        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-        let key = path.join(".");
-        let whole =
-            strsim::normalized_damerau_levenshtein(&key.to_ascii_lowercase(), &known.to_ascii_lowercase());
-        let end = strsim::normalized_damerau_levenshtein(&last(&key), &last(known));
-        // Of two keys that end alike, the one in the more similar table.
-        if end >= 0.8 { (end + whole) / 2.0 + 0.25 } else { whole }
+        let known = known.to_ascii_lowercase();
+        let whole = strsim::normalized_damerau_levenshtein(&key, &known);
+        if last(&key) == last(&known) { 1.0 + whole } else { whole }
     };
     patterns
         .map(|pattern| pattern.replace('*', listener))
