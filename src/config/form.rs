@@ -1,7 +1,7 @@
 //! Forms: how a value is written, what it means, and which values are allowed.
 //!
-//! A form is a type without values; [`Setting`] joins one to the value that it gave, and is what
-//! serde and schemars see. Reading, writing, the allowed range and the schema of a form stand
+//! A form is a type that knows how its values are written; [`Setting`] holds a value in a form, and
+//! is what serde and schemars see. Reading, writing, the allowed range and the schema of a form stand
 //! together, so they cannot say different things.
 
 use std::fmt;

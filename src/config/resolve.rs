@@ -21,7 +21,7 @@ use super::{
     RetryConfig, SendConfig,
 };
 
-/// The configuration that `layers`, the later ones first in rank, make together; `problems` are
+/// The configuration that `layers`, the later ones stronger, make together; `problems` are
 /// those found so far.
 pub(super) fn resolve(layers: Vec<Layer>, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     let mut figment = Figment::new();
