@@ -1,7 +1,7 @@
 //! Forms: how a value is written, what it means, and which values are allowed.
 //!
-//! A form is a type without values; [`Setting`] joins one to the value that it gave, and is what
-//! serde and schemars see. Reading, writing, the allowed range and the schema of a form stand
+//! A form is a type that knows how its values are written; [`Setting`] holds a value in a form, and
+//! is what serde and schemars see. Reading, writing, the allowed range and the schema of a form stand
 //! together, so they cannot say different things.
 
 use std::fmt;
@@ -636,4 +636,159 @@ impl Words for Option<tracing::Level> {
         ("debug", Some(tracing::Level::DEBUG)),
         ("trace", Some(tracing::Level::TRACE)),
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text<F: Form>(text: &str) -> Option<F::Value> {
+        F::read(&Given::Text(text))
+    }
+
+    #[test]
+    fn sizes_are_in_units_or_bytes_and_keep_their_bounds() {
+        let check = |given, expected| assert_eq!(text::<Size<1, { 4 << 20 }>>(given), expected, "{given}");
+        check("4MiB", Some(4 << 20));
+        check("1.5 MiB", Some(3 << 19));
+        check("2MB", Some(2_000_000));
+        check("1_000", Some(1000));
+        check("1B", Some(1));
+        check("0", None);
+        check("4194305", None);
+        check("-1", None);
+        check("4 elephants", None);
+        check("", None);
+    }
+
+    #[test]
+    fn durations_need_a_unit_unless_they_are_zero() {
+        let check = |given, expected: Option<u64>| {
+            assert_eq!(text::<Wait<0, 90_000>>(given), expected.map(Duration::from_millis), "{given}");
+        };
+        check("250ms", Some(250));
+        check("1m 30s", Some(90_000));
+        check("1m30s", Some(90_000));
+        check("0", Some(0));
+        check("0s", Some(0));
+        check("5", None);
+        check("91s", None);
+        check("soon", None);
+        assert_eq!(Wait::<0, 90_000>::read(&Given::Integer(5)), None);
+        assert_eq!(Wait::<0, 90_000>::read(&Given::Integer(0)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn patience_without_end_is_never_or_an_allowed_zero() {
+        assert_eq!(text::<Patience<0, 1000>>("never"), Some(None));
+        assert_eq!(text::<Patience<0, 1000>>("0s"), Some(None));
+        assert_eq!(text::<Patience<1, 1000>>("0s"), None);
+        assert_eq!(text::<Patience<1, 1000>>("1s"), Some(Some(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn tcp_binds_loopback_unless_another_interface_is_named() {
+        let check = |given, expected: Option<&str>| {
+            let read = text::<ListenAddress>(given).map(|address| address.to_string());
+            assert_eq!(read.as_deref(), expected, "{given}");
+        };
+        check("tcp:9000", Some("tcp:127.0.0.1:9000"));
+        check("tcp::9000", Some("tcp:127.0.0.1:9000"));
+        check("tcp:localhost:9000", Some("tcp:127.0.0.1:9000"));
+        check("tcp:0.0.0.0:9000", Some("tcp:0.0.0.0:9000"));
+        check("tcp:[::]:9000", Some("tcp:[::]:9000"));
+        check("tcp:[::1]:0", Some("tcp:[::1]:0"));
+        check("tcp:example.com:9000", None);
+        check("tcp:*:9000", None);
+        check("tcp:65536", None);
+        check("tcp:", None);
+        check("9000", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_socket_path_fits_the_kernel_and_is_taken_as_it_stands() {
+        let long = |bytes| format!("unix:{}", "p".repeat(bytes));
+        let check = |given: &str, expected: Option<&str>| {
+            let expected = expected.map(|path| Address::Unix(path.into()));
+            assert_eq!(text::<ListenAddress>(given), expected, "{given}");
+        };
+        check("unix:/run/app.sock", Some("/run/app.sock"));
+        check("unix:app.sock", Some("app.sock"));
+        check(&long(107), Some(&"p".repeat(107)));
+        check(&long(108), None);
+        check("unix:~/app.sock", None);
+        check("unix:", None);
+    }
+
+    #[test]
+    fn standard_input_is_for_listeners_and_off_for_the_admin_server() {
+        assert_eq!(text::<ListenAddress>("stdin:"), Some(Address::Stdin));
+        assert_eq!(text::<ListenAddress>("off"), None);
+        assert_eq!(text::<AdminAddress>("stdin:"), None);
+        assert_eq!(text::<AdminAddress>("off"), Some(None));
+    }
+
+    #[test]
+    fn a_mode_is_octal_in_text_and_itself_as_a_number() {
+        assert_eq!(text::<Mode>("0660"), Some(0o660));
+        assert_eq!(text::<Mode>("0o660"), Some(0o660));
+        assert_eq!(text::<Mode>("680"), None);
+        assert_eq!(Mode::read(&Given::Integer(0o660)), Some(0o660));
+        assert_eq!(Mode::read(&Given::Integer(660)), None, "0o660 without its prefix");
+    }
+
+    #[test]
+    fn an_escape_that_nobody_resolved_is_no_delimiter() {
+        assert_eq!(text::<Delimiter>("\n").as_deref(), Some("\n"));
+        assert_eq!(text::<Delimiter>("\\n"), None);
+        assert_eq!(text::<Delimiter>("").as_deref(), Some(""));
+        assert_eq!(text::<Delimiter>(&"é".repeat(9)), None, "18 bytes");
+    }
+
+    #[test]
+    fn a_fraction_is_no_less_than_0_and_no_more_than_1() {
+        let check = |given, expected| assert_eq!(text::<Fraction>(given), expected, "{given}");
+        check("0.3", Some(0.3));
+        check("1", Some(1.0));
+        check("1.01", None);
+        check("-0.1", None);
+        check("NaN", None);
+    }
+
+    #[test]
+    fn an_endpoint_is_an_http_url() {
+        let check = |given, good: bool| assert_eq!(text::<Url>(given).is_some(), good, "{given}");
+        check("http://127.0.0.1:4573", true);
+        check("https://firehose.example.com/path", true);
+        check("127.0.0.1:4573", false);
+        check("ftp://example.com", false);
+        check("http://", false);
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_reads_back_as_it_was_written(bytes: u64) {
+            let written = Size::<0, { u64::MAX }>::write(&bytes);
+            prop_assert_eq!(text::<Size<0, { u64::MAX }>>(written.as_str().unwrap()), Some(bytes));
+        }
+
+        #[test]
+        fn a_duration_reads_back_as_it_was_written(ms in 0..u64::from(u32::MAX), ns in 0..1_000_000_u32) {
+            let duration = Duration::from_millis(ms) + Duration::from_nanos(ns.into());
+            let written = Wait::<0, { u64::MAX }>::write(&duration);
+            prop_assert_eq!(text::<Wait<0, { u64::MAX }>>(written.as_str().unwrap()), Some(duration));
+        }
+
+        #[test]
+        fn no_text_makes_a_form_panic(given: String) {
+            text::<Size<0, { u64::MAX }>>(&given);
+            text::<Wait<0, { u64::MAX }>>(&given);
+            text::<ListenAddress>(&given);
+            text::<Url>(&given);
+            text::<Mode>(&given);
+        }
+    }
 }

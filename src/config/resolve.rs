@@ -3,13 +3,14 @@
 //! Each step reports what it finds and takes it out, so that the next one sees the rest: one run
 //! tells a user everything.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use figment::Figment;
 use figment::error::Kind;
 use figment::value::{Dict, Value};
 
-use super::form::Setting;
+use super::form::{Form, Maybe, Setting};
 use super::later::{LATER, Verdict};
 use super::layer::{self, Layer};
 use super::problem::{Problem, Problems};
@@ -20,7 +21,7 @@ use super::{
     RetryConfig, SendConfig,
 };
 
-/// The configuration that `layers`, the later ones first in rank, make together; `problems` are
+/// The configuration that `layers`, the later ones stronger, make together; `problems` are
 /// those found so far.
 pub(super) fn resolve(layers: Vec<Layer>, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     let mut figment = Figment::new();
@@ -87,8 +88,8 @@ impl Resolver {
     /// Reports and takes out what is set under names that do not exist.
     fn names(&mut self) {
         for path in leaves(&self.values) {
-            let is = |test: fn(&str, &[String]) -> bool| self.keys.iter().any(|key| test(key, &path));
-            let (is_key, is_table) = (is(matches), is(is_inside));
+            let is_key = self.keys.iter().any(|key| matches(key, &path));
+            let is_table = self.is_table(&path);
             let empty = find(&self.values, &path).and_then(Value::as_dict).is_some_and(Dict::is_empty);
             if is_key || (is_table && empty) {
                 continue;
@@ -100,7 +101,22 @@ impl Resolver {
             } else {
                 Problem::UnknownKey { from: found.from, key: found.key, nearest }
             });
+            self.take_emptied(&path);
         }
+    }
+
+    /// Takes out the unknown tables around `path` that have nothing left in them.
+    fn take_emptied(&mut self, path: &[String]) {
+        let Some((_, table)) = path.split_last() else { return };
+        let emptied = find(&self.values, table).and_then(Value::as_dict).is_some_and(Dict::is_empty);
+        if emptied && !self.is_table(table) {
+            self.take(table);
+            self.take_emptied(table);
+        }
+    }
+
+    fn is_table(&self, path: &[String]) -> bool {
+        self.keys.iter().any(|key| is_inside(key, path))
     }
 
     /// Takes out what this version does not have.
@@ -145,38 +161,32 @@ impl Resolver {
 
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
-        let listeners = || table.listen.iter().map(|(name, listener)| (format!("listen.{name}"), listener));
-
-        for (key, listener) in listeners() {
-            let is_name = key.strip_prefix("listen.").is_some_and(is_listener_name);
-            if !is_name {
-                self.conflict(&key, "must have a name of 1 to 32 lower-case letters, digits, `_` and `-`");
+        for (name, listener) in &table.listen {
+            if !is_listener_name(name) {
+                let name_rule = "must have a name of 1 to 32 lower-case letters, digits, `_` and `-`";
+                self.conflict(&["listen", name], name_rule);
             }
             if listener.address.0 == Some(Address::Stdin) && listener.acks.0 != Acks::Off {
                 let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
-                self.conflict(&format!("{key}.acks"), at_stdin);
+                self.conflict(&["listen", name, "acks"], at_stdin);
             }
+            self.require(&listener.address, &["listen", name, "address"]);
         }
+        self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
 
-        let required = listeners()
-            .filter(|(_, listener)| listener.address.0.is_none())
-            .map(|(key, _)| format!("{key}.address"))
-            .chain(table.delivery_stream_name.0.is_none().then(|| "delivery_stream_name".to_owned()));
-        for key in required.filter(|key| !self.faulty.contains(key)).collect::<Vec<_>>() {
-            self.problems.push(Problem::Missing { variable: layer::variable(&key), key });
-        }
-
-        let admin = table.admin.address.0.iter().map(|address| ("admin.address".to_owned(), address));
-        let bound = listeners()
-            .filter_map(|(key, listener)| Some((format!("{key}.address"), listener.address.0.as_ref()?)));
+        let judged = |key: &str| !self.faulty.contains(key);
+        let admin = table.admin.address.0.iter().filter(|_| judged("admin.address"));
+        let admin = admin.map(|address| (vec!["admin", "address"], address));
+        let bound = table.listen.iter().filter_map(|(name, listener)| {
+            Some((vec!["listen", name, "address"], listener.address.0.as_ref()?))
+        });
         let mut taken = BTreeMap::new();
-        for (key, address) in admin.chain(bound) {
+        for (key, address) in admin.chain(bound).collect::<Vec<_>>() {
             // Port 0 is another port each time.
             let shareable = matches!(address, Address::Tcp(address) if address.port() == 0);
             if let Some(other) = taken.insert(address.to_string(), key.clone()).filter(|_| !shareable) {
-                let other =
-                    format!("must not be \"{address}\", which is `{other}` ({})", self.layer_of(&other));
-                self.conflict(&key, &other);
+                let (other, layer) = (other.join("."), self.layer_of(&other));
+                self.conflict(&key, &format!("must not be \"{address}\", which is `{other}` ({layer})"));
             }
         }
 
@@ -184,35 +194,45 @@ impl Resolver {
         let judged = |key: &str| !self.faulty.contains(key);
         if base > max && judged("retry.base_delay") && judged("retry.max_delay") {
             let (base, max) = (humantime::format_duration(base), humantime::format_duration(max));
-            let layer = self.layer_of("retry.max_delay");
+            let layer = self.layer_of(&["retry", "max_delay"]);
             let at_most =
                 format!("is {base}, but must be at most `retry.max_delay`, which is {max} ({layer})");
-            self.conflict("retry.base_delay", &at_most);
+            self.conflict(&["retry", "base_delay"], &at_most);
         }
     }
 
-    /// Reports that `key`, which goes on to say what it must be, does not fit to the rest.
-    fn conflict(&mut self, key: &str, must_be: &str) {
+    /// Reports that the setting of `key` is missing, unless a wrong one was reported.
+    fn require<F: Form>(&mut self, setting: &Setting<Maybe<F>>, key: &[&str]) {
+        let key = key.join(".");
+        if setting.0.is_none() && !self.faulty.contains(&key) {
+            self.problems.push(Problem::Missing { variable: layer::variable(&key), key });
+        }
+    }
+
+    /// Reports that `key`, of which `must_be` goes on to say what it must be, does not fit the rest.
+    fn conflict(&mut self, key: &[&str], must_be: &str) {
         let from = self.layer_of(key);
-        self.problems.push(Problem::Conflict(format!("{from}: `{key}` {must_be}")));
+        self.problems.push(Problem::Conflict(format!("{from}: `{}` {must_be}", key.join("."))));
     }
 
     fn loaded(self, table: Table) -> Loaded {
         let settings = serde_json::to_value(&table).unwrap_or_default();
         let values = schema::flatten(&settings)
             .into_iter()
-            .map(|(key, value)| Effective { from: self.layer_of(&key), key, value: value.to_string() })
+            .map(|(key, value)| {
+                let path: Vec<_> = key.split('.').collect();
+                Effective { from: self.layer_of(&path), value: value.to_string(), key }
+            })
             .collect();
         Loaded { config: config(table), warnings: self.warnings, values }
     }
 
     /// Where `key`, or the first key in the table of that name, was set.
-    fn layer_of(&self, key: &str) -> String {
-        let path: Vec<_> = key.split('.').map(str::to_owned).collect();
-        self.found(&path).map_or_else(|| "default".to_owned(), |found| found.from)
+    fn layer_of(&self, key: &[&str]) -> String {
+        self.found(key).map_or_else(|| "default".to_owned(), |found| found.from)
     }
 
-    fn found(&self, path: &[String]) -> Option<Found> {
+    fn found<S: Borrow<str>>(&self, path: &[S]) -> Option<Found> {
         let value = find(&self.values, path)?.clone();
         // A table has no tag of its own; it is where its first value is.
         let tagged = value.as_dict().and_then(|inner| inner.values().next()).unwrap_or(&value);
@@ -243,9 +263,9 @@ impl Resolver {
     }
 }
 
-fn find<'a>(values: &'a Dict, path: &[String]) -> Option<&'a Value> {
+fn find<'a, S: Borrow<str>>(values: &'a Dict, path: &[S]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
-    let value = values.get(first)?;
+    let value = values.get(first.borrow())?;
     if rest.is_empty() { Some(value) } else { find(value.as_dict()?, rest) }
 }
 
@@ -277,18 +297,16 @@ fn agrees(pattern: &str, path: &[String]) -> bool {
     pattern.split('.').zip(path).all(|(part, name)| part == "*" || part == name)
 }
 
-/// The key of `patterns` most like the unknown key at `path`: one letter in three may differ, and
-/// the right key in the wrong table is found, too.
+/// The key of `patterns` most like the unknown key at `path`, if at most one letter in three
+/// differs. The right name in the wrong table is closer than any misspelling.
 fn nearest<'a>(path: &[String], patterns: impl Iterator<Item = &'a str>) -> Option<String> {
-    let listener = path.get(1).map_or("NAME", String::as_str);
+    let key = path.join(".").to_ascii_lowercase();
+    let listener = path.get(1).filter(|_| key.starts_with("listen.")).map_or("NAME", String::as_str);
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
-        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-        let key = path.join(".");
-        let whole =
-            strsim::normalized_damerau_levenshtein(&key.to_ascii_lowercase(), &known.to_ascii_lowercase());
-        let end = strsim::normalized_damerau_levenshtein(&last(&key), &last(known));
-        // Of two keys that end alike, the one in the more similar table.
-        if end >= 0.8 { (end + whole) / 2.0 + 0.25 } else { whole }
+        let known = known.to_ascii_lowercase();
+        let whole = strsim::normalized_damerau_levenshtein(&key, &known);
+        if last(&key) == last(&known) { 1.0 + whole } else { whole }
     };
     patterns
         .map(|pattern| pattern.replace('*', listener))
@@ -356,6 +374,6 @@ fn listen_config(listener: Listen) -> Option<ListenConfig> {
 }
 
 /// A number that its form bounds well below `usize::MAX` of any platform with sockets.
-fn size<F: super::form::Form<Value = u64>>(setting: Setting<F>) -> usize {
+fn size<F: Form<Value = u64>>(setting: Setting<F>) -> usize {
     usize::try_from(setting.0).unwrap_or(usize::MAX)
 }

@@ -107,6 +107,7 @@ pub fn json_schema() -> Json {
     for (alias, key) in ALIASES {
         let Some(mut aliased) = properties.get(key).cloned() else { continue };
         if let Some(aliased) = aliased.as_object_mut() {
+            aliased.remove("default");
             aliased.insert("description".to_owned(), json!(format!("Alias of `{key}`.")));
         }
         properties.insert(alias.to_owned(), aliased);
@@ -154,4 +155,80 @@ fn comment(text: &mut String, sentence: &str) {
     }
     text.push_str(&line);
     text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::layer;
+    use crate::config::resolve::resolve;
+
+    const REFERENCE: &str = include_str!("../../config/hydrant.toml");
+
+    /// The values in force under the file `text`.
+    fn values(text: &str) -> BTreeSet<(String, String)> {
+        let layer = layer::file(Path::new("hydrant.toml"), text).expect("the file is TOML");
+        let loaded = resolve(vec![layer], Vec::new()).expect("the file is right");
+        loaded.values.into_iter().map(|effective| (effective.key, effective.value)).collect()
+    }
+
+    /// The reference file with every key set: `#key = value` becomes `key = value`.
+    fn everything_set() -> String {
+        REFERENCE
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn the_reference_file_is_what_the_code_says() {
+        assert_eq!(REFERENCE, reference(), "write it anew: hydrant schema --toml > config/hydrant.toml");
+    }
+
+    #[test]
+    fn the_reference_file_sets_nothing_but_the_example_stream_and_listener() {
+        let example = "delivery_stream_name = 'my-stream'\nlisten.app.address = 'unix:/run/hydrant/app.sock'";
+        assert_eq!(values(REFERENCE), values(example));
+    }
+
+    #[test]
+    fn every_key_of_the_reference_file_has_its_default() {
+        assert_eq!(values(&everything_set()), values(REFERENCE));
+    }
+
+    #[test]
+    fn the_reference_file_has_every_key_and_no_other() {
+        let set = layer::file(Path::new("hydrant.toml"), &everything_set()).expect("the file is TOML");
+        let set = figment::Figment::from(set.into_iter().next().expect("one source"));
+        let set: Json = set.extract().expect("TOML fits JSON");
+        let in_file: BTreeSet<_> = flatten(&set).into_iter().map(|(key, _)| key).collect();
+        let in_code =
+            rows().into_iter().filter(Row::is_key).map(|row| row.path.replace('*', EXAMPLE_LISTENER));
+        assert_eq!(in_file, in_code.collect());
+    }
+
+    #[test]
+    fn every_key_says_what_it_means_and_what_it_may_be() {
+        for row in rows() {
+            assert!(row.meaning.ends_with('.'), "{}: {}", row.path, row.meaning);
+            let Rest::Key { expected, default } = row.rest else { continue };
+            assert!(!expected.is_empty() && !default.is_null(), "{}", row.path);
+        }
+    }
+
+    #[test]
+    fn the_schema_has_the_aliases() {
+        let schema = json_schema();
+        let check = |alias: &str, key: &str| {
+            let at = |name: &str| schema.pointer(&format!("/properties/{name}/$comment")).cloned();
+            assert!(at(alias).is_some() && at(alias) == at(key), "{alias}");
+        };
+        check("deliveryStreamName", "delivery_stream_name");
+        check("maxBatchSize", "max_batch_size");
+        check("maxBatchSizeBytes", "max_batch_size_bytes");
+    }
 }

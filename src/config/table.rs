@@ -47,9 +47,9 @@ macro_rules! table {
             $($(#[$inner_meaning:meta])* $inner:ident: $inner_type:ty,)*
         })?
     ) => {
-        $(#[$about])*
         #[derive(Serialize, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
+        $(#[$about])*
         pub(super) struct $name {
             $($(#[$meaning])* pub(super) $key: Setting<$form>,)*
             $($($(#[$inner_meaning])* pub(super) $inner: $inner_type,)*)?
@@ -64,7 +64,8 @@ macro_rules! table {
 }
 
 table! {
-    /// Configuration of hydrant.
+    /// Everything that can be set.
+    #[schemars(title = "Configuration of hydrant")]
     Table {
         /// The delivery stream that records go to. Required.
         delivery_stream_name: Maybe<StreamName> = None,
