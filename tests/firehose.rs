@@ -139,9 +139,14 @@ fn delivered(target: Option<&str>, body: &[u8]) -> String {
         }
         Some("Firehose_20150804.PutRecord") => r#"{"RecordId":"id0","Encrypted":false}"#.into(),
         Some("Firehose_20150804.DescribeDeliveryStream") => DESCRIPTION.into(),
-        _ => "{}".into(),
+        _ => IDENTITY.into(),
     }
 }
+
+/// STS speaks the query protocol, without a target.
+const IDENTITY: &str = r#"<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+    <GetCallerIdentityResult><Arn>arn:aws:iam::1:user/u</Arn></GetCallerIdentityResult>
+    </GetCallerIdentityResponse>"#;
 
 const DESCRIPTION: &str = r#"{"DeliveryStreamDescription": {
     "DeliveryStreamName": "app-logs", "DeliveryStreamARN": "arn:aws:firehose:eu-west-1:1:deliverystream/app-logs",
@@ -433,18 +438,25 @@ async fn why_a_stream_cannot_be_described_is_told_apart() {
 
 /// `hydrant put` with these arguments and these variables alone.
 fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
-    command.env_clear().arg("put").args(arguments).stdin(Stdio::null());
-    command.envs([("AWS_EC2_METADATA_DISABLED", "true"), ("HOME", "/nonexistent")]);
-    command.envs(variables.iter().copied());
-    command
+    hydrant("put", arguments, variables)
+}
+
+fn hydrant(command: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_hydrant"));
+    process.env_clear().arg(command).args(arguments).stdin(Stdio::null());
+    process.envs([("AWS_EC2_METADATA_DISABLED", "true"), ("HOME", "/nonexistent")]);
+    process.envs(variables.iter().copied());
+    process
 }
 
 const KEYS: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", "eu-west-1")];
 
 async fn output(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = command(arguments, variables);
+    run(command(arguments, variables)).await
+}
+
+async fn run(mut command: Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
         tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -516,4 +528,37 @@ async fn an_https_endpoint_is_reached_through_a_tunnel() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(seen.line, "CONNECT firehose.eu-west-1.amazonaws.com:443");
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_wrong_with_a_healthy_stream_and_names_what_is_wrong_with_another() {
+    let check = async |acts, code, expected: &[&str]| {
+        let server = Server::start(acts).await;
+        let url = server.url();
+        let variables = [KEYS.as_slice(), &[("AWS_ENDPOINT_URL_STS", url.as_str())]].concat();
+        let doctor = hydrant("doctor", &["--stream", "app-logs", "--endpoint-url", &url], &variables);
+        let (found, stdout, stderr) = run(doctor).await;
+        assert_eq!(found, Some(code), "{stdout}{stderr}");
+        for line in expected {
+            assert!(stdout.lines().any(|found| found.starts_with(line)), "{line} in {stdout}");
+        }
+    };
+    let refused = Act::Say(400, r#"{"__type":"ValidationException","message":"m"}"#.into());
+    let denied = Act::Say(400, r#"{"__type":"AccessDeniedException","message":"m"}"#.into());
+    let healthy = [
+        "ok       region: eu-west-1",
+        "ok       credentials: found, access key …AKID, which do not expire",
+        "ok       identity: arn:aws:iam::1:user/u",
+        "ok       network: http://127.0.0.1:",
+        "ok       clock: ",
+        "ok       firehose:DescribeDeliveryStream: allowed",
+        "ok       firehose:PutRecordBatch: reached the service",
+        "ok       stream: ACTIVE, DirectPut, delivers to S3",
+    ];
+    check(vec![Act::Deliver, Act::Deliver, refused], 0, &healthy).await;
+    let broken = [
+        "warning  firehose:DescribeDeliveryStream: not allowed",
+        "problem  firehose:PutRecordBatch: the credentials do not allow firehose:PutRecordBatch",
+    ];
+    check(vec![Act::Deliver, denied], 1, &broken).await;
 }

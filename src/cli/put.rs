@@ -32,13 +32,13 @@ pub struct Args {
 pub(super) struct Target {
     /// Delivery stream [env: HYDRANT_DELIVERY_STREAM_NAME]
     #[arg(long, value_name = "NAME")]
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
     /// AWS region [env: HYDRANT_REGION, then the AWS SDK's chain]
     #[arg(long)]
-    region: Option<String>,
+    pub(super) region: Option<String>,
     /// Another Firehose endpoint [env: HYDRANT_ENDPOINT_URL]
     #[arg(long, value_name = "URL")]
-    endpoint_url: Option<String>,
+    pub(super) endpoint_url: Option<String>,
 }
 
 impl Target {
