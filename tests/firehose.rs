@@ -387,6 +387,32 @@ async fn a_host_that_does_not_exist_and_one_that_speaks_no_tls_got_nothing() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_none_is_for_a_human_to_correct() {
+    for endpoint in ["not a url", "example.com", "ftp://example.com", ""] {
+        assert_failure(&failure(&sdk(settings(endpoint.into()))).await, Class::Permanent, "request", false);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_accepted_in_time_carried_nothing() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Linux queues one connection more than the backlog says and then lets the others wait.
+    let waiting = (0..4).map(|_| {
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.connect(&address).ok();
+        client
+    });
+    let _waiting: Vec<_> = waiting.collect();
+    let url = format!("http://{}", address.as_socket().unwrap());
+    let error = failure(&sdk(Settings { connect_timeout: Duration::from_millis(20), ..settings(url) })).await;
+    assert_failure(&error, Class::Transient, "timeout", false);
+}
+
+#[tokio::test]
 async fn no_attempt_outlasts_its_timeouts() {
     let server = Server::start(vec![Act::Stall]).await;
     let brief = Duration::from_millis(20);
