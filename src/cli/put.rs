@@ -1,7 +1,7 @@
 //! `hydrant put`: one record, from the command line or standard input.
 
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub struct Args {
 pub(super) struct Target {
     /// Delivery stream [env: HYDRANT_DELIVERY_STREAM_NAME]
     #[arg(long, value_name = "NAME")]
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
     /// AWS region [env: HYDRANT_REGION, then the AWS SDK's chain]
     #[arg(long)]
-    region: Option<String>,
+    pub(super) region: Option<String>,
     /// Another Firehose endpoint [env: HYDRANT_ENDPOINT_URL]
     #[arg(long, value_name = "URL")]
-    endpoint_url: Option<String>,
+    pub(super) endpoint_url: Option<String>,
 }
 
 impl Target {
@@ -90,7 +90,7 @@ pub fn execute(args: Args) -> u8 {
         let runtime =
             runtime.map_err(|error| Failure::Running(format!("the runtime could not start: {error}")))?;
         let sdk = Sdk::new(Settings::from(&config));
-        Ok(runtime.block_on(put(&sdk, &config, record))?)
+        Ok(runtime.block_on(put(&sdk, &config, record, say))?)
     });
     match result {
         Ok(id) => {
@@ -128,7 +128,7 @@ impl Failure {
 }
 
 /// A line on standard error; that nobody reads it is no failure.
-fn say(line: impl Display) {
+fn say(line: fmt::Arguments<'_>) {
     writeln!(std::io::stderr(), "{line}").ok();
 }
 
@@ -166,8 +166,13 @@ fn backoff(config: &RetryConfig, retry: u32, chance: f64) -> Duration {
     delay + delay.mul_f64(config.jitter * chance)
 }
 
-/// Puts `record`, with retries of what may pass, and returns its id.
-async fn put(firehose: &impl Firehose, config: &Config, record: Vec<u8>) -> Result<String, PutError> {
+/// Puts `record`, with retries of what may pass that `say` is told of, and returns its id.
+async fn put(
+    firehose: &impl Firehose,
+    config: &Config,
+    record: Vec<u8>,
+    mut say: impl FnMut(fmt::Arguments<'_>),
+) -> Result<String, PutError> {
     let put = one(config, record);
     let mut retry = 0;
     loop {
@@ -274,17 +279,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_may_pass_is_tried_six_times_and_what_will_not_once() {
-        for (failures, class, left) in [
-            (5, Class::Throttled, Ok("id")),
-            (5, Class::Transient, Ok("id")),
-            (7, Class::Transient, Err(1)),
-            (7, Class::Permanent, Err(6)),
-            (7, Class::Refused, Err(6)),
+        const RETRYING: &str = "Operation failed, retrying";
+        const SUCCEEDED: &str = "Operation succeeded";
+        const EXCEEDED: &str = "Maximum retries exceeded";
+        let six = |last| [vec![RETRYING; 5], vec![last]].concat();
+        for (failures, class, left, messages) in [
+            (0, Class::Transient, Ok("id"), vec![]),
+            (5, Class::Throttled, Ok("id"), six(SUCCEEDED)),
+            (5, Class::Transient, Ok("id"), six(SUCCEEDED)),
+            (7, Class::Transient, Err(1), six(EXCEEDED)),
+            (7, Class::Permanent, Err(6), vec![]),
+            (7, Class::Refused, Err(6), vec![]),
         ] {
             let firehose = Failing(Mutex::new(vec![class; failures]));
-            let result = put(&firehose, &config(), b"a\n".to_vec()).await;
+            let mut said = Vec::new();
+            let say = |line: fmt::Arguments<'_>| said.push(line.to_string());
+            let result = put(&firehose, &config(), b"a\n".to_vec(), say).await;
             let unasked = firehose.0.lock().expect("no test panics with it").len();
             assert_eq!(result.as_deref().map_err(|_| unasked), left, "{failures} times {class:?}");
+            assert!(said.len() == messages.len(), "{said:?}");
+            assert!(said.iter().zip(messages).all(|(line, message)| line.starts_with(message)), "{said:?}");
         }
     }
 }

@@ -381,3 +381,109 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_credential_types::provider::error::CredentialsError;
+
+    use super::*;
+
+    const TARGET: Target<'_> =
+        Target { operation: "PutRecordBatch", stream: "app-logs", region: "eu-west-1", endpoint: None };
+
+    #[test]
+    fn every_known_code_keeps_its_class_whatever_the_status() {
+        for &(code, class) in CODES {
+            for status in [400, 403, 500, 503] {
+                let error = service_error(Some(code), None, status, TARGET);
+                let ambiguous = status >= 500 && class != Class::Throttled;
+                assert_eq!((error.class, error.ambiguous), (class, ambiguous), "{code} with {status}");
+                assert!(matches!(error.code, Cow::Borrowed(known) if known == code), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_code_is_listed_twice() {
+        let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
+        codes.sort_unstable();
+        assert!(codes.is_sorted_by(|a, b| a < b));
+        assert!(CREDENTIAL_CODES.iter().all(|code| lookup(code).is_some()));
+    }
+
+    #[test]
+    fn an_answer_without_a_known_code_is_judged_by_its_status() {
+        let check = |code, status, class, ambiguous| {
+            let error = service_error(code, None, status, TARGET);
+            assert_eq!((error.class, error.ambiguous), (class, ambiguous), "{code:?} with {status}");
+        };
+        check(None, 503, Class::Transient, true);
+        check(None, 500, Class::Transient, true);
+        check(None, 502, Class::Transient, true);
+        check(None, 504, Class::Transient, true);
+        check(Some("BrandNewException"), 500, Class::Transient, true);
+        check(Some("BrandNewException"), 400, Class::Permanent, false);
+        check(None, 429, Class::Throttled, false);
+        check(None, 408, Class::Transient, false);
+        check(None, 413, Class::Refused, false);
+        check(Some("BrandNewException"), 413, Class::Refused, false);
+        check(None, 400, Class::Permanent, false);
+        check(None, 403, Class::Permanent, false);
+        check(None, 404, Class::Permanent, false);
+        check(None, 407, Class::Permanent, false);
+        check(None, 301, Class::Permanent, false);
+    }
+
+    #[test]
+    fn an_entry_is_throttled_or_transient_and_never_final() {
+        let check = |code, expected| assert_eq!(entry_class(code), expected, "{code}");
+        check("ServiceUnavailableException", Class::Throttled);
+        check("ThrottlingException", Class::Throttled);
+        check("InternalFailure", Class::Transient);
+        check("AccessDeniedException", Class::Transient);
+        check("BrandNewException", Class::Transient);
+    }
+
+    #[test]
+    fn a_code_fit_for_a_label_is_short_and_plain() {
+        let check = |code: &str, expected| assert_eq!(known_code(code), expected, "{code}");
+        check("InternalFailure", "InternalFailure");
+        check("BrandNewException", "BrandNewException");
+        check("with spaces", "unknown");
+        check("\n", "unknown");
+        check(&"x".repeat(65), "unknown");
+    }
+
+    #[test]
+    fn a_sentence_says_what_to_do() {
+        let check = |code, expected: &str| {
+            let message = service_error(Some(code), Some("arn:aws:iam::1:user/u"), 400, TARGET).message;
+            assert_eq!(message, expected);
+        };
+        check(
+            "ResourceNotFoundException",
+            "delivery stream `app-logs` was not found in eu-west-1; create it, or correct `delivery_stream_name` or \
+             the region",
+        );
+        check(
+            "AccessDeniedException",
+            "the credentials do not allow firehose:PutRecordBatch on delivery stream `app-logs` in eu-west-1 \
+             (arn:aws:iam::1:user/u); allow it in the policy of their user or role",
+        );
+        check(
+            "ValidationException",
+            "Firehose in eu-west-1 refused a PutRecordBatch to delivery stream `app-logs` (ValidationException, \
+             status 400)",
+        );
+    }
+
+    #[test]
+    fn credentials_that_nobody_has_are_a_matter_for_a_human_and_a_failing_source_is_not() {
+        let check = |error, class| assert_eq!(credentials_error(&error).class, class, "{error}");
+        check(CredentialsError::not_loaded("no providers in chain provided credentials"), Class::Permanent);
+        check(CredentialsError::invalid_configuration("a loop of roles"), Class::Permanent);
+        check(CredentialsError::provider_error("503"), Class::Transient);
+        check(CredentialsError::provider_timed_out(std::time::Duration::from_secs(5)), Class::Transient);
+        check(CredentialsError::unhandled("not UTF-8"), Class::Transient);
+    }
+}

@@ -213,3 +213,153 @@ impl ProvideCredentials for Credentials {
         future::ProvideCredentials::new(async { self.keys().await.map_err(CredentialsError::provider_error) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_smithy_async::time::TimeSource;
+    use proptest::prelude::*;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const START: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn credentials_are_renewed_five_minutes_before_their_end_or_at_half_of_a_short_life() {
+        let check = |life, chance, expected| {
+            let renew = renewal(START, START + Duration::from_secs(life), chance);
+            assert_eq!(renew, START + Duration::from_secs(expected), "a life of {life} s, {chance}");
+        };
+        check(3600, 0.0, 3300);
+        check(3600, 1.0, 2970);
+        check(600, 0.0, 300);
+        check(400, 0.0, 200);
+        check(0, 0.0, 5);
+    }
+
+    #[test]
+    fn failures_are_waited_out_for_longer_and_longer() {
+        let check = |failures, chance, expected| {
+            assert_eq!(backoff(failures, chance), Duration::from_millis(expected), "{failures} {chance}");
+        };
+        check(1, 0.0, 1_000);
+        check(1, 1.0, 500);
+        check(3, 0.0, 4_000);
+        check(7, 0.0, 60_000);
+        check(u32::MAX, 1.0, 30_000);
+    }
+
+    proptest! {
+        #[test]
+        fn a_renewal_comes_before_the_end_of_any_but_the_shortest_life(life in 10_u64..1_000_000, chance in 0.0..1.0) {
+            let end = START + Duration::from_secs(life);
+            let renew = renewal(START, end, chance);
+            prop_assert!(START < renew && renew < end);
+        }
+    }
+
+    /// Tokio's paused clock as the time of day.
+    #[derive(Debug)]
+    struct Clock(Instant);
+
+    impl Clock {
+        #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+        fn start() -> Self {
+            Self(Instant::now())
+        }
+    }
+
+    impl TimeSource for Clock {
+        fn now(&self) -> SystemTime {
+            START + self.0.elapsed()
+        }
+    }
+
+    /// Counts what it is asked, fails the questions in `failing`, and answers with keys that live
+    /// for an hour and are named after the question.
+    #[derive(Debug)]
+    struct Source {
+        asked: Arc<AtomicUsize>,
+        failing: std::ops::Range<usize>,
+        clock: SharedTimeSource,
+    }
+
+    impl ProvideCredentials for Source {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let question = self.asked.fetch_add(1, Ordering::Relaxed);
+                if self.failing.contains(&question) {
+                    return Err(CredentialsError::provider_error("the source is down"));
+                }
+                let end = self.clock.now() + Duration::from_secs(3600);
+                Ok(Keys::new(format!("key{question}"), "secret", None, Some(end), "test"))
+            })
+        }
+    }
+
+    fn credentials(failing: std::ops::Range<usize>) -> (Credentials, Arc<AtomicUsize>) {
+        let clock = SharedTimeSource::new(Clock::start());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let source = Source { asked: Arc::clone(&asked), failing, clock: clock.clone() };
+        (Credentials::new(SharedCredentialsProvider::new(source), clock), asked)
+    }
+
+    async fn key(credentials: &Credentials) -> String {
+        credentials.keys().await.expect("the source has answered").access_key_id().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_share_one_question() {
+        let (credentials, asked) = credentials(0..0);
+        let waiting = (0..20).map(|_| key(&credentials));
+        let keys = futures_util::future::join_all(waiting).await;
+        assert_eq!((keys, asked.load(Ordering::Relaxed)), (vec!["key0".to_owned(); 20], 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_to_all_who_waited_and_the_next_one_asks_again() {
+        let (credentials, asked) = credentials(0..1);
+        let results = futures_util::future::join_all((0..3).map(|_| credentials.ready())).await;
+        assert!(results.iter().all(Result::is_err));
+        assert_eq!((asked.load(Ordering::Relaxed), key(&credentials).await), (1, "key1".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_are_replaced_before_they_end_without_anyone_asking() {
+        let (credentials, _) = credentials(0..0);
+        assert_eq!(key(&credentials).await, "key0");
+        tokio::time::sleep(Duration::from_secs(3400)).await;
+        let ready = credentials.ready().now_or_never();
+        assert!(ready.is_some_and(|ready| ready.is_ok()), "nobody waits for a renewal");
+        assert_eq!(key(&credentials).await, "key1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_credentials_serve_to_their_end_while_their_source_fails_and_is_asked_again() {
+        let check = async |failing, expected| {
+            let (credentials, asked) = credentials(failing);
+            assert_eq!(key(&credentials).await, "key0");
+            tokio::time::sleep(Duration::from_secs(3599)).await;
+            assert_eq!(key(&credentials).await, expected);
+            assert!(asked.load(Ordering::Relaxed) >= 5);
+        };
+        check(1..usize::MAX, "key0").await;
+        check(1..4, "key4").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_service_did_not_take_is_given_up_once() {
+        let (credentials, asked) = credentials(0..0);
+        let first = credentials.ready().await.expect("the source answers");
+        credentials.invalidate(first);
+        assert_eq!(key(&credentials).await, "key1");
+        credentials.invalidate(first);
+        assert_eq!((key(&credentials).await, asked.load(Ordering::Relaxed)), ("key1".to_owned(), 2));
+    }
+}

@@ -86,9 +86,10 @@ pub enum Class {
 pub struct PutError {
     /// What the sender does next.
     pub class: Class,
-    /// The service's error code, or a word of ours for what never reached it (`timeout`,
-    /// `connection`, `dns`, `tls`, `credentials`, `response`). From a small closed set in practice, so
-    /// fit for a metric label.
+    /// The service's error code; `http_503`-like for an answer that carries none; or a word of
+    /// ours for what never reached the service or came back garbled (`timeout`, `connection`,
+    /// `dns`, `tls`, `credentials`, `region`, `request`, `response`). From a small closed set in
+    /// practice, so fit for a metric label.
     pub code: Cow<'static, str>,
     /// One sentence for a human: what failed and, where we know, what to do. Never record bytes.
     pub message: String,

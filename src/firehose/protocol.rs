@@ -168,3 +168,159 @@ impl ClientProtocolInner for Protocol {
         self.stock.payload_codec()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_firehose::operation::put_record_batch::{PutRecordBatchInput, PutRecordBatchOutput};
+    use aws_sdk_firehose::primitives::Blob;
+    use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::config_bag::Layer;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::firehose::{answer, testing};
+
+    fn config(prebuilt: Option<Prebuilt>) -> ConfigBag {
+        let mut layer = Layer::new("test");
+        if let Some(prebuilt) = prebuilt {
+            layer.store_put(prebuilt);
+        }
+        ConfigBag::of_layers(vec![layer])
+    }
+
+    fn input(stream: &str, spans: &[Span]) -> PutRecordBatchInput {
+        let record =
+            |data| Record::builder().data(Blob::from_maybe_shared(data)).build().expect("data is set");
+        let records = spans.iter().flat_map(Span::shared).map(record).collect();
+        let input = PutRecordBatchInput::builder().delivery_stream_name(stream).set_records(Some(records));
+        input.build().expect("all members are set")
+    }
+
+    /// What the SDK's protocol reads in a 200 of `answer`.
+    fn parsed(answer: &str) -> Option<PutRecordBatchOutput> {
+        let response = Response::new(StatusCode::try_from(200).expect("a status"), SdkBody::from(answer));
+        let (bag, stock) = (config(None), Protocol::new().stock);
+        let mut members = stock.deserialize_response(&response, PutRecordBatchOutput::SCHEMA, &bag).ok()?;
+        PutRecordBatchOutput::deserialize(&mut *members).ok()
+    }
+
+    proptest! {
+        #[test]
+        fn our_body_is_the_stock_body_byte_for_byte(stream in any::<String>(), spans in testing::spans()) {
+            let input = input(&stream, &spans);
+            let send = |config| {
+                let protocol = Protocol::new();
+                let request = protocol.serialize_request(&input, PutRecordBatchInput::SCHEMA, "/", &config);
+                request.expect("the input can be sent")
+            };
+            let stock = send(config(None));
+            let fast = send(config(Some(Prebuilt::new(&stream, &spans))));
+            prop_assert_eq!(stock.body().bytes(), fast.body().bytes());
+            for header in ["Content-Type", "Content-Length"] {
+                prop_assert_eq!(stock.headers().get(header), fast.headers().get(header));
+            }
+        }
+
+        #[test]
+        fn what_is_taken_at_its_word_the_full_parser_reads_the_same(
+            (text, records) in answers(),
+            off_by in 0_usize..2,
+        ) {
+            let records = records + off_by;
+            let full = parsed(&text).map(|output| answer::verdicts(&output, records));
+            let fine = matches!(&full, Some(Ok(answer)) if answer.failed.is_empty());
+            prop_assert!(!answer::all_delivered(text.as_bytes(), records) || fine, "{} {:?}", text, full);
+        }
+
+        #[test]
+        fn plain_good_news_takes_the_short_way(ids in prop::collection::vec("[A-Za-z0-9+/=]{1,224}", 1..20)) {
+            let entries: Vec<_> = ids.iter().map(|id| format!(r#"{{"RecordId":"{id}"}}"#)).collect();
+            let text = format!(r#"{{"FailedPutCount":0,"Encrypted":true,"RequestResponses":[{}]}}"#, entries.join(","));
+            prop_assert!(answer::all_delivered(text.as_bytes(), ids.len()));
+        }
+    }
+
+    /// Answers, good, bad and odd, each with the number of its entries.
+    fn answers() -> impl Strategy<Value = (String, usize)> {
+        let space = prop::sample::select(vec!["", "", "", " ", "\n\t", "\u{c}"]);
+        let string = prop::sample::select(vec![
+            "id",
+            "id",
+            "id",
+            "",
+            "\\u0041",
+            "\u{e9}",
+            "\\\"RecordId\\\"",
+            "\u{1}",
+        ]);
+        let name = prop::sample::select(vec![
+            "RecordId",
+            "RecordId",
+            "RecordId",
+            "RecordId",
+            "RecordId",
+            "ErrorCode",
+            "Error\\u0043ode",
+            "Other",
+        ]);
+        let value = (string, 0..20).prop_map(|(string, odd): (&str, _)| match odd {
+            0 => "null".to_owned(),
+            1 => "7".to_owned(),
+            _ => format!("\"{string}\""),
+        });
+        let member = (name, space.clone(), value)
+            .prop_map(|(name, space, value)| format!("\"{name}\"{space}:{value}"));
+        let members = prop_oneof![8 => prop::collection::vec(member.clone(), 1), 1 => prop::collection::vec(member, 0..3)];
+        let entry = members.prop_map(|members| format!("{{{}}}", members.join(",")));
+        let entries = prop::collection::vec(entry, 0..4);
+        let count = prop::sample::select(vec!["0", "0", "0", "0", "1", "00", "0.0", "null", "-1", "\"0\""]);
+        let extra = prop::sample::select(vec![
+            "",
+            "",
+            "",
+            ",\"Encrypted\":false",
+            ",\"Encrypted\":0",
+            ",\"More\":[]",
+            ",",
+        ]);
+        let end = prop::sample::select(vec!["", "", "", "\n", " x", "}"]);
+        (entries, count, extra, end, space).prop_map(|(entries, count, extra, end, space)| {
+            let list = entries.join(&format!("{space},"));
+            let text =
+                format!("{{\"FailedPutCount\":{count},{space}\"RequestResponses\":[{list}]{extra}}}{end}");
+            (text, entries.len())
+        })
+    }
+
+    #[test]
+    fn an_answer_is_believed_only_where_it_agrees_with_itself_and_the_request() {
+        let check =
+            |failed_put_count, entries: &[(Option<&str>, Option<&str>)], expected: Option<&[usize]>| {
+                let entry = |(id, code): &(Option<&str>, Option<&str>)| {
+                    let entry = PutRecordBatchResponseEntry::builder();
+                    entry.set_record_id(id.map(Into::into)).set_error_code(code.map(Into::into)).build()
+                };
+                let output = PutRecordBatchOutput::builder().failed_put_count(failed_put_count);
+                let output = output.set_request_responses(Some(entries.iter().map(entry).collect()));
+                let answer = answer::verdicts(&output.build().expect("all members are set"), 2);
+                let failed =
+                    answer.map(|answer| answer.failed.iter().map(|entry| entry.index).collect::<Vec<_>>());
+                let failed = failed.map_err(|error| assert!(error.ambiguous && error.code == "response"));
+                assert_eq!(failed.ok().as_deref(), expected, "{failed_put_count} of {entries:?}");
+            };
+        let (ok, failed) = ((Some("a"), None), (None, Some("InternalFailure")));
+        check(0, &[ok, ok], Some(&[]));
+        check(1, &[ok, failed], Some(&[1]));
+        check(2, &[failed, failed], Some(&[0, 1]));
+        check(1, &[(Some("a"), Some("InternalFailure")), ok], Some(&[0]));
+        check(0, &[ok, failed], None);
+        check(1, &[ok, ok], None);
+        check(-1, &[ok, ok], None);
+        check(0, &[ok], None);
+        check(0, &[ok, ok, ok], None);
+        check(0, &[], None);
+        check(0, &[ok, (None, None)], None);
+        check(0, &[ok, (Some(""), None)], None);
+    }
+}

@@ -227,8 +227,31 @@ fn unsettled(code: &'static str, message: String) -> PutError {
     PutError { class: Class::Permanent, code: Cow::Borrowed(code), message, ambiguous: false }
 }
 
+/// Variables that the SDK takes an endpoint from, and panics over when they are set to nothing
+/// (`Endpoint::builder` of aws-smithy-types).
+const ENDPOINT_VARIABLES: [&str; 3] =
+    ["AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"];
+
+/// Whether `url` can be an endpoint.
+fn is_http(url: &str) -> bool {
+    let scheme = |uri: http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    url.parse().is_ok_and(scheme)
+}
+
 impl Loaded {
     async fn load(settings: &Settings, given: Option<SharedCredentialsProvider>) -> Result<Self, PutError> {
+        if let Some(url) = settings.endpoint_url.as_deref().filter(|url| !is_http(url)) {
+            let message =
+                format!("`endpoint_url` is `{url}`; set it to a URL that begins with https:// or http://");
+            return Err(unsettled("request", message));
+        }
+        let empty = |name: &&str| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        if let Some(name) = ENDPOINT_VARIABLES.into_iter().find(empty) {
+            return Err(unsettled(
+                "request",
+                format!("{name} is empty; unset it, or set it to the URL of an endpoint"),
+            ));
+        }
         let proxies = proxy::from_environment(|name| std::env::var(name).ok())
             .map_err(|error| unsettled("request", error.to_string()))?;
         let http = transport::client(&proxies, settings.max_in_flight);

@@ -16,8 +16,9 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use super::proxy::Proxies;
 
-/// How long an unused connection is kept. Firehose closes at 60 s or later, NAT gateways forget
-/// silently after 350 s; well below both, a request rarely meets a dead connection.
+/// How long an unused connection is kept: far less than the 350 s after which a NAT gateway
+/// forgets it without a word, so that a request seldom meets a dead one
+/// (<https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-troubleshooting.html>).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Two clients in one, chosen by the request's scheme.

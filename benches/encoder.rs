@@ -1,0 +1,78 @@
+//! The fast body and answer check against the SDK's own, for the three shapes of a batch.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aws_sdk_firehose::operation::put_record_batch::{PutRecordBatchInput, PutRecordBatchOutput};
+use aws_sdk_firehose::primitives::Blob;
+use aws_sdk_firehose::types::Record;
+use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
+use aws_smithy_runtime_api::http::{Response, StatusCode};
+use aws_smithy_schema::protocol::ClientProtocolInner;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hydrant::budget::Reservation;
+use hydrant::firehose::{all_delivered, body};
+use hydrant::record::{Chunk, Span};
+
+const STREAM: &str = "bench-stream";
+
+fn span(records: usize, size: usize) -> Span {
+    let mut random = fastrand::Rng::with_seed(7);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(b' '..=b'~')).take(records * size).collect();
+    let ends: Box<[u32]> = (1..=records).map(|end| u32::try_from(end * size).unwrap()).collect();
+    #[expect(clippy::disallowed_methods, reason = "when the records were received does not matter")]
+    let chunk = Chunk::new(Bytes::from(bytes), ends, Instant::now(), Reservation::none());
+    Span::whole(Arc::new(chunk)).unwrap()
+}
+
+/// What the SDK does with a batch from the same shared bytes, up to the body.
+fn stock(spans: &[Span], protocol: &AwsJsonRpcProtocol, config: &ConfigBag) -> usize {
+    let record = |data| Record::builder().data(Blob::from_maybe_shared(data)).build().unwrap();
+    let records = spans.iter().flat_map(Span::shared).map(record).collect();
+    let input = PutRecordBatchInput::builder()
+        .delivery_stream_name(STREAM)
+        .set_records(Some(records))
+        .build()
+        .unwrap();
+    let request = protocol.serialize_request(&input, PutRecordBatchInput::SCHEMA, "/", config).unwrap();
+    request.body().bytes().unwrap().len()
+}
+
+fn bodies(c: &mut Criterion) {
+    let (protocol, config) = (AwsJsonRpcProtocol::aws_json_1_1(), ConfigBag::base());
+    for (records, size) in [(500, 200), (500, 1_000), (4, 1_000 * 1_000)] {
+        let spans = [span(records, size)];
+        let mut group = c.benchmark_group(format!("body of {records} x {size} B"));
+        group.throughput(Throughput::Bytes((records * size) as u64));
+        group.bench_function("fast", |b| b.iter(|| body::encode(STREAM, black_box(&spans)).len()));
+        group.bench_function("stock", |b| b.iter(|| stock(black_box(&spans), &protocol, &config)));
+        group.finish();
+    }
+}
+
+fn answers(c: &mut Criterion) {
+    let id = "Ab3/".repeat(56);
+    let entries = vec![format!(r#"{{"RecordId":"{id}"}}"#); 500].join(",");
+    let answer = format!(r#"{{"Encrypted":false,"FailedPutCount":0,"RequestResponses":[{entries}]}}"#);
+    let (protocol, config) = (AwsJsonRpcProtocol::aws_json_1_1(), ConfigBag::base());
+    let response = Response::new(StatusCode::try_from(200).unwrap(), SdkBody::from(answer.clone()));
+    let mut group = c.benchmark_group("answer of 500 entries");
+    group.throughput(Throughput::Bytes(answer.len() as u64));
+    group.bench_function("fast", |b| b.iter(|| assert!(all_delivered(black_box(answer.as_bytes()), 500))));
+    group.bench_function("stock", |b| {
+        b.iter(|| {
+            let mut members =
+                protocol.deserialize_response(&response, PutRecordBatchOutput::SCHEMA, &config).unwrap();
+            PutRecordBatchOutput::deserialize(&mut *members).unwrap().request_responses().len()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bodies, answers);
+criterion_main!(benches);
