@@ -27,7 +27,7 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Demo(demo::Args),
-    Local(local::Args),
+    Local(Box<local::Args>),
     Check(check::Args),
     Doctor(doctor::Args),
     Put(put::Args),
@@ -49,7 +49,7 @@ impl Cli {
         ExitCode::from(match self.command {
             Command::Run(args) => run::execute(args),
             Command::Demo(args) => demo::execute(args),
-            Command::Local(args) => local::execute(args),
+            Command::Local(args) => local::execute(*args),
             Command::Check(args) => check::execute(args),
             Command::Doctor(args) => doctor::execute(args),
             Command::Put(args) => put::execute(args),
