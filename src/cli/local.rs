@@ -97,7 +97,7 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.as_u64())
 }
 
-fn probability(text: &str) -> Result<f64, String> {
+pub(super) fn probability(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "a number from 0 to 1 is wanted".to_owned())?;
     (0.0..=1.0).contains(&value).then_some(value).ok_or_else(|| "it must be from 0 to 1".into())
 }

@@ -572,6 +572,15 @@ fn socket_address(text: &str) -> Option<Address> {
     matches!(host, "" | "localhost").then(|| Address::Tcp(loopback(port)))
 }
 
+/// The address of a listener to connect to: `unix:PATH`, `tcp:PORT` or `tcp:HOST:PORT`.
+///
+/// # Errors
+///
+/// What an address must look like.
+pub fn connect_address(text: &str) -> Result<Address, String> {
+    socket_address(text).ok_or_else(|| format!("must be {SOCKET_ADDRESS}"))
+}
+
 /// Port `port` of the loopback interface.
 pub(super) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()

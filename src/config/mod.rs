@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use form::connect_address;
 pub use problem::{Problem, Problems};
 pub use schema::{json_schema, reference};
 pub use source::{Sources, load};
