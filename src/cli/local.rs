@@ -18,7 +18,7 @@ const DEFAULT_PORT: u16 = 4573;
 /// Runs an embedded Firehose that any AWS SDK can use, without an AWS account.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example, 20 % of the records failing and every connection in twenty reset:
+Example, with 20 % of the records failing and one request in twenty reset:
   hydrant local --dir ./delivered --fail-records 0.2 --reset 0.05
   AWS_ENDPOINT_URL_FIREHOSE=http://127.0.0.1:4573 aws firehose describe-delivery-stream \\
     --delivery-stream-name local")]
@@ -129,6 +129,13 @@ impl Args {
 
 /// Runs the service until SIGTERM or SIGINT; returns the exit code.
 pub fn execute(args: Args) -> u8 {
+    // What the service has to say while it runs: data that cannot be written, sockets that cannot
+    // be accepted. Whoever has set up a log already keeps it.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .try_init()
+        .ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime
         .map_err(|error| (super::FAILED, format!("cannot start the runtime: {error}")))

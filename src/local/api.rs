@@ -4,6 +4,7 @@
 //! that look at them find what they would find there.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -292,33 +293,31 @@ pub(super) struct ListBody {
 
 /// The answer to `PutRecordBatch`: the ids are `prefix` with the entry's number behind it.
 pub(super) fn batch_answer(prefix: &str, entries: &[Option<FailCode>], failed: usize) -> Vec<u8> {
-    let mut answer = Vec::with_capacity(64 + entries.len() * (prefix.len() + 24));
-    answer.extend_from_slice(
-        format!(r#"{{"FailedPutCount":{failed},"Encrypted":false,"RequestResponses":["#).as_bytes(),
-    );
+    let mut answer = String::with_capacity(96 + entries.len() * (prefix.len() + 24));
+    // Writing into a string does not fail.
+    let mut write = |arguments: std::fmt::Arguments<'_>| answer.write_fmt(arguments).unwrap_or_default();
+    write(format_args!(r#"{{"FailedPutCount":{failed},"Encrypted":false,"RequestResponses":["#));
     for (index, entry) in entries.iter().enumerate() {
-        if index > 0 {
-            answer.push(b',');
-        }
-        let entry = match entry {
-            None => format!(r#"{{"RecordId":"{}"}}"#, record_id(prefix, index)),
+        let comma = if index > 0 { "," } else { "" };
+        match entry {
+            None => write(format_args!(r#"{comma}{{"RecordId":"{prefix}{index:04}"}}"#)),
             Some(code) => {
-                format!(r#"{{"ErrorCode":"{}","ErrorMessage":"{}"}}"#, code.code(), code.message())
+                let (code, message) = (code.code(), code.message());
+                write(format_args!(r#"{comma}{{"ErrorCode":"{code}","ErrorMessage":"{message}"}}"#));
             }
-        };
-        answer.extend_from_slice(entry.as_bytes());
+        }
     }
-    answer.extend_from_slice(b"]}");
-    answer
+    answer.push_str("]}");
+    answer.into_bytes()
 }
 
-/// The id of entry `index` of the request whose ids begin with `prefix`: 224 characters for a
-/// prefix of [`ID_PREFIX_CHARS`].
-pub(super) fn record_id(prefix: &str, index: usize) -> String {
-    format!("{prefix}{index:04}")
+/// The answer to `PutRecord`.
+pub(super) fn answer(prefix: &str) -> Vec<u8> {
+    format!(r#"{{"RecordId":"{prefix}0000","Encrypted":false}}"#).into_bytes()
 }
 
-/// Characters that the ids of one request share.
+/// Characters that the ids of one request share: 224 with the four digits behind them, which is
+/// how long the service's are.
 pub(super) const ID_PREFIX_CHARS: usize = 220;
 
 #[cfg(test)]
@@ -409,8 +408,19 @@ mod tests {
     }
 
     #[test]
-    fn record_ids_are_as_long_as_the_services() {
-        assert_eq!(record_id(&"x".repeat(ID_PREFIX_CHARS), 499).len(), 224);
+    fn an_answer_has_an_entry_for_each_record() {
+        let entries = [None, Some(FailCode::ServiceUnavailable), None];
+        let answer: Value = serde_json::from_slice(&batch_answer("id", &entries, 1)).unwrap();
+        let expected = json!({
+            "FailedPutCount": 1,
+            "Encrypted": false,
+            "RequestResponses": [
+                { "RecordId": "id0000" },
+                { "ErrorCode": "ServiceUnavailableException", "ErrorMessage": "Slow down." },
+                { "RecordId": "id0002" },
+            ],
+        });
+        assert_eq!(answer, expected);
     }
 
     proptest! {

@@ -39,11 +39,11 @@ pub struct Faults {
 /// Why an entry fails: the service has these two codes for entries and no other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum FailCode {
-    /// `ServiceUnavailableException`, the service's word for a spent quota.
+    /// The service's word for a spent quota.
     #[default]
     #[value(name = "ServiceUnavailableException")]
     ServiceUnavailable,
-    /// `InternalFailure`.
+    /// The service's word for trouble of its own.
     #[value(name = "InternalFailure")]
     InternalFailure,
 }

@@ -188,7 +188,6 @@ impl Service {
         let failed = entries.iter().flatten().count();
         let accepted = entries.len() - failed;
         let throttles = entries.iter().filter(|e| **e == Some(FailCode::ServiceUnavailable)).count();
-        counts.failed_entries += failed as u64;
         counts.throttled_requests += u64::from(throttled);
         if throttles > 0 {
             emit("ThrottledRecords", "Count", throttles as f64);
@@ -198,6 +197,7 @@ impl Service {
             counts.refused_requests += 1;
             return Err(code.error());
         }
+        counts.failed_entries += failed as u64;
         let filled = accepted > 0 && stream.buffer.is_empty();
         if accepted > 0 {
             emit("IncomingBytes", "Bytes", bytes as f64);
@@ -233,10 +233,7 @@ impl Service {
 
         let prefix: String = (0..api::ID_PREFIX_CHARS).map(|_| ids.alphanumeric()).collect();
         let answer = match single {
-            true => {
-                let answer = json!({ "RecordId": api::record_id(&prefix, 0), "Encrypted": false });
-                answer.to_string().into_bytes()
-            }
+            true => api::answer(&prefix),
             false => {
                 let wrong = usize::from(ending == Ending::Spoilt(Spoil::WrongCount));
                 let short = usize::from(ending == Ending::Spoilt(Spoil::OneShort));
@@ -403,5 +400,126 @@ impl Service {
     /// The latest requests, the oldest first.
     pub(super) fn recent(&self) -> Vec<RequestSummary> {
         self.recent.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    // By name: the globs below would bring two.
+    use fastrand::Rng;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Duration = Duration::from_secs(1_800_000_000);
+
+    fn puts(records: &[Vec<u8>]) -> Puts {
+        let ends = records.iter().scan(0, |end, record| {
+            *end += record.len();
+            Some(*end)
+        });
+        Puts { stream: "local".into(), data: records.concat().into(), ends: ends.collect() }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_answered_as_accepted_is_delivered_and_nothing_else(
+            steps in prop::collection::vec(
+                (prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 1..20), 0_u64..2_000, 0..4),
+                1..40,
+            ),
+            fail_records in prop_oneof![Just(0.0), 0.0..1.0_f64],
+            quota_bytes in prop::option::of(0_u64..400),
+            buffer_bytes in 1_usize..400,
+            seed in any::<u64>(),
+        ) {
+            let faults = Faults { fail_records, ..Faults::default() };
+            let options = Options {
+                faults,
+                quota_bytes,
+                buffer_bytes,
+                buffer_interval: Duration::from_secs(1),
+                directory: Some("/nowhere".into()),
+                seed,
+                ..Options::default()
+            };
+            let mut service = Service::new(&options, START, Rng::with_seed(seed)).unwrap();
+            let (mut now, mut accepted, mut delivered) = (START, Vec::new(), Vec::new());
+            let mut accepted_records = 0;
+            for (records, wait_ms, disk) in steps {
+                now += Duration::from_millis(wait_ms);
+                let put =
+                    service.put(now, Operation::PutRecordBatch, puts(&records), Ok(Ending::Answered)).unwrap();
+                let answer: Value = serde_json::from_slice(&put.answer).unwrap();
+                let entries = answer["RequestResponses"].as_array().unwrap();
+                prop_assert_eq!(entries.len(), records.len());
+                prop_assert_eq!(answer["FailedPutCount"].as_u64(), Some(put.failed as u64));
+                for (record, entry) in records.iter().zip(entries) {
+                    if entry.get("RecordId").is_some() {
+                        accepted.extend_from_slice(record);
+                        accepted_records += 1;
+                    }
+                }
+                for parcel in Vec::from_iter(put.due).into_iter().chain(service.take_due(now)) {
+                    // One time in four the disk fails.
+                    if disk == 0 {
+                        prop_assert!(service.put_back(now, parcel));
+                    } else {
+                        delivered.extend(parcel.object.pieces.concat());
+                        service.delivered(now, &parcel);
+                    }
+                }
+                prop_assert_eq!(service.held, accepted.len() - delivered.len());
+            }
+            for parcel in service.take_all() {
+                delivered.extend(parcel.object.pieces.concat());
+                service.delivered(now, &parcel);
+            }
+            prop_assert_eq!(&delivered, &accepted);
+            let counts = service.counts().total();
+            prop_assert_eq!((counts.records, counts.bytes), (accepted_records, accepted.len() as u64));
+            prop_assert_eq!((counts.delivered_records, counts.delivered_bytes), (counts.records, counts.bytes));
+            prop_assert_eq!(service.next_due(), None);
+        }
+    }
+
+    #[test]
+    fn more_than_can_be_held_is_throttled() {
+        let options =
+            Options { directory: Some("/nowhere".into()), buffer_bytes: usize::MAX, ..Options::default() };
+        let mut service = Service::new(&options, START, Rng::with_seed(0)).unwrap();
+        let data = Bytes::from(vec![0; 4 * 1024 * 1024]);
+        let mut put = || {
+            let puts = Puts { stream: "local".into(), data: data.clone(), ends: vec![data.len()] };
+            service.put(START, Operation::PutRecordBatch, puts, Ok(Ending::Answered)).unwrap().failed
+        };
+        assert_eq!((0..64).map(|_| put()).sum::<usize>(), 0);
+        assert_eq!(put(), 1);
+        for parcel in service.take_all() {
+            service.delivered(START, &parcel);
+        }
+        let puts = Puts { stream: "local".into(), data: data.clone(), ends: vec![data.len()] };
+        let put = service.put(START, Operation::PutRecordBatch, puts, Ok(Ending::Answered)).unwrap();
+        assert_eq!(put.failed, 0);
+    }
+
+    #[test]
+    fn the_latest_requests_are_remembered() {
+        let mut service = Service::new(&Options::default(), START, Rng::with_seed(0)).unwrap();
+        for records in 0..MAX_RECENT + 5 {
+            let summary = RequestSummary {
+                at: Duration::ZERO,
+                operation: None,
+                stream: String::new(),
+                records,
+                bytes: 0,
+                outcome: Outcome::Reset,
+            };
+            service.finished(START, START, summary);
+        }
+        let recent = service.recent();
+        assert_eq!((recent.len(), recent[0].records), (MAX_RECENT, 5));
+        assert_eq!(service.counts().resets, MAX_RECENT as u64 + 5);
     }
 }
