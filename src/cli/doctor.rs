@@ -1,6 +1,6 @@
 //! `hydrant doctor`: what would keep records from arriving, looked for online.
 //!
-//! The shell gathers [`Facts`]; pure checks turn them into [`Finding`]s, one line each.
+//! The shell gathers facts; pure checks turn them into [`Finding`]s, one line each.
 
 use std::fmt;
 use std::io::Write;

@@ -171,6 +171,7 @@ impl ClientProtocolInner for Protocol {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_firehose::operation::put_record::PutRecordOutput;
     use aws_sdk_firehose::operation::put_record_batch::{PutRecordBatchInput, PutRecordBatchOutput};
     use aws_sdk_firehose::primitives::Blob;
     use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
@@ -239,6 +240,23 @@ mod tests {
             let text = format!(r#"{{"FailedPutCount":0,"Encrypted":true,"RequestResponses":[{}]}}"#, entries.join(","));
             prop_assert!(answer::all_delivered(text.as_bytes(), ids.len()));
         }
+    }
+
+    #[test]
+    fn the_short_way_is_for_answers_to_ready_made_batches_alone() {
+        let check = |schema, status, text: &str, expected| {
+            let prebuilt = Prebuilt::new("s", &[testing::span(&["a"])]);
+            let response =
+                Response::new(StatusCode::try_from(status).expect("a status"), SdkBody::from(text));
+            let bag = config(Some(prebuilt.clone()));
+            Protocol::new().deserialize_response(&response, schema, &bag).expect("a deserializer");
+            assert_eq!(prebuilt.delivered(), expected, "{status} {text}");
+        };
+        let good = r#"{"FailedPutCount":0,"RequestResponses":[{"RecordId":"a"}]}"#;
+        check(PutRecordBatchOutput::SCHEMA, 200, good, true);
+        check(PutRecordBatchOutput::SCHEMA, 200, "{}", false);
+        check(PutRecordBatchOutput::SCHEMA, 503, good, false);
+        check(PutRecordOutput::SCHEMA, 200, good, false);
     }
 
     /// Answers, good, bad and odd, each with the number of its entries.
