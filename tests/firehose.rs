@@ -1,6 +1,5 @@
 //! The firehose room over real HTTP: signatures, verdicts, every class of failure, proxies.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
-
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -509,11 +508,11 @@ async fn put_says_in_one_sentence_what_is_missing() {
     let check = async |arguments: &[&str], variables: &[(&str, &str)], code, expected: &str| {
         let (found, stdout, stderr) = output(arguments, variables).await;
         assert_eq!((found, &*stdout), (Some(code), ""), "{stderr}");
-        assert!(stderr.starts_with("hydrant put: ") && stderr.contains(expected), "{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     };
     let at = &["--stream", "s", "--endpoint-url", "http://127.0.0.1:1", "x"];
-    check(&["x"], &KEYS, 2, "no delivery stream is named").await;
+    check(&["x"], &KEYS, 2, "`delivery_stream_name` is required").await;
     check(&["--stream", "s"], &KEYS, 2, "the record is empty").await;
     check(at, &KEYS[..2], 2, "no AWS region is configured; set `region`, or AWS_REGION").await;
     check(at, &KEYS[2..], 1, "no AWS credentials were found").await;

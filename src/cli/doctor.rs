@@ -11,7 +11,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use http::Uri;
 use rustix::fs::Access;
 
-use super::put::Target;
+use super::options::TargetOptions;
 use crate::config::Config;
 use crate::firehose::{Class, DescribeError, Description, Destination, PutError, Sdk, Settings, proxy};
 
@@ -20,7 +20,7 @@ use crate::firehose::{Class, DescribeError, Description, Destination, PutError, 
 #[command(after_help = "Example: hydrant doctor --stream app-logs --region eu-west-1")]
 pub struct Args {
     #[command(flatten)]
-    target: Target,
+    target: TargetOptions,
 }
 
 /// Longest wait for each answer: a doctor does not keep people waiting.
@@ -39,19 +39,13 @@ const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let config = match args.target.config() {
-        Ok(config) => config,
-        Err(problem) => {
-            writeln!(std::io::stderr(), "hydrant doctor: {problem}").ok();
-            return super::USAGE;
-        }
+    let config = match args.target.load() {
+        Ok(loaded) => loaded.config,
+        Err(code) => return code,
     };
-    let findings = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let findings = match super::runtime() {
         Ok(runtime) => runtime.block_on(run_doctor(&config)),
-        Err(error) => {
-            writeln!(std::io::stderr(), "hydrant doctor: the runtime could not start: {error}").ok();
-            return super::FAILED;
-        }
+        Err(code) => return code,
     };
     let written = findings.iter().try_for_each(|finding| writeln!(std::io::stdout(), "{finding}"));
     if written.is_err() || findings.iter().any(|finding| finding.level == Level::Problem) {
@@ -469,10 +463,11 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::config::Sources;
 
     fn config() -> Config {
-        let target = Target { stream: Some("app-logs".into()), region: None, endpoint_url: None };
-        target.config().expect("the stream is named")
+        let sources = Sources { set: vec!["delivery_stream_name=app-logs".into()], ..Sources::default() };
+        crate::config::load(&sources).expect("the stream is named").config
     }
 
     fn error(class: Class) -> PutError {

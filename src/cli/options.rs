@@ -33,6 +33,40 @@ impl ConfigOptions {
     }
 }
 
+/// Where to, for commands that often need no more of the configuration.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TargetOptions {
+    /// Delivery stream, as `--set delivery_stream_name=NAME`
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
+    /// AWS region, as `--set region=REGION`
+    #[arg(long)]
+    region: Option<String>,
+    /// Another Firehose endpoint, as `--set endpoint_url=URL`
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    #[command(flatten)]
+    options: ConfigOptions,
+}
+
+impl TargetOptions {
+    /// The configuration, with its warnings written to standard error.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConfigOptions::load`].
+    pub fn load(mut self) -> Result<Loaded, u8> {
+        let flags = [
+            ("delivery_stream_name", self.stream),
+            ("region", self.region),
+            ("endpoint_url", self.endpoint_url),
+        ];
+        let given = flags.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+        self.options.set.extend(given);
+        self.options.load()
+    }
+}
+
 /// Writes `problems` to standard error, a line each; returns the exit code.
 pub fn report(problems: &Problems) -> u8 {
     for problem in problems.iter() {

@@ -1,21 +1,20 @@
 //! `hydrant put`: one record, from the command line or standard input.
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::options::{TargetOptions, say};
 use crate::budget::Reservation;
-use crate::config::{
-    BufferConfig, Config, DeadLetterConfig, LogConfig, LogFormat, OnFull, RetryConfig, SendConfig,
-};
+use crate::config::{Config, RetryConfig};
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError, Sdk, Settings};
 use crate::limits;
 use crate::record::{Chunk, Span};
+use crate::sender::backoff::Backoff;
+use crate::telemetry::now;
 
 /// Sends one record to the delivery stream and prints its record id.
 #[derive(Debug, clap::Args)]
@@ -24,84 +23,30 @@ pub struct Args {
     /// The record; without it, standard input to its end.
     data: Option<OsString>,
     #[command(flatten)]
-    target: Target,
-}
-
-/// Where to, for commands that need no more of the configuration.
-#[derive(Debug, clap::Args)]
-pub(super) struct Target {
-    /// Delivery stream [env: HYDRANT_DELIVERY_STREAM_NAME]
-    #[arg(long, value_name = "NAME")]
-    pub(super) stream: Option<String>,
-    /// AWS region [env: HYDRANT_REGION, then the AWS SDK's chain]
-    #[arg(long)]
-    pub(super) region: Option<String>,
-    /// Another Firehose endpoint [env: HYDRANT_ENDPOINT_URL]
-    #[arg(long, value_name = "URL")]
-    pub(super) endpoint_url: Option<String>,
-}
-
-impl Target {
-    /// The configuration that the flags, the environment and the defaults make.
-    pub(super) fn config(self) -> Result<Config, String> {
-        let or_env = |flag: Option<String>, name| flag.or_else(|| std::env::var(name).ok());
-        let Some(delivery_stream_name) = or_env(self.stream, "HYDRANT_DELIVERY_STREAM_NAME") else {
-            return Err(
-                "no delivery stream is named; pass --stream, or set HYDRANT_DELIVERY_STREAM_NAME".into()
-            );
-        };
-        Ok(Config {
-            delivery_stream_name,
-            region: or_env(self.region, "HYDRANT_REGION"),
-            endpoint_url: or_env(self.endpoint_url, "HYDRANT_ENDPOINT_URL"),
-            max_batch_size: limits::MAX_BATCH_RECORDS,
-            max_batch_size_bytes: limits::MAX_BATCH_BYTES,
-            linger: Duration::from_secs(1),
-            delimiter: Bytes::from_static(b"\n"),
-            listen: std::collections::BTreeMap::new(),
-            buffer: BufferConfig { memory: 32 * 1024 * 1024, on_full: OnFull::Block },
-            retry: RetryConfig {
-                max_retries: 5,
-                base_delay: Duration::from_millis(100),
-                max_delay: Duration::from_secs(30),
-                jitter: 0.3,
-                give_up_after: None,
-            },
-            send: SendConfig {
-                max_in_flight: 8,
-                attempt_timeout: Duration::from_secs(30),
-                connect_timeout: Duration::from_secs(5),
-                read_timeout: Duration::from_secs(25),
-                fast_body: true,
-            },
-            dead_letter: DeadLetterConfig { directory: None, max_bytes: 256 * 1024 * 1024 },
-            admin: None,
-            log: LogConfig { level: Some(tracing::Level::INFO), format: LogFormat::Auto },
-            shutdown_drain: Duration::from_secs(25),
-        })
-    }
+    target: TargetOptions,
 }
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = args.target.config().map_err(Failure::Usage).and_then(|config| {
-        let record = record(args.data, &config.delimiter)?;
-        let runtime =
-            runtime.map_err(|error| Failure::Running(format!("the runtime could not start: {error}")))?;
+    let config = match args.target.load() {
+        Ok(loaded) => loaded.config,
+        Err(code) => return code,
+    };
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    let result = record(args.data, &config.delimiter).and_then(|record| {
         let sdk = Sdk::new(Settings::from(&config));
-        Ok(runtime.block_on(put(&sdk, &config, record, say))?)
+        Ok(runtime.block_on(put(&sdk, &config, record, |line| say(&line)))?)
     });
     match result {
         Ok(id) => {
-            say(format_args!("Record ingested successfully record_id={id}"));
-            match writeln!(std::io::stdout(), "{id}") {
-                Ok(()) => super::DONE,
-                Err(_) => super::FAILED,
-            }
+            say(&format!("Record ingested successfully record_id={id}"));
+            super::print(&format!("{id}\n"))
         }
         Err(failure) => {
-            say(format_args!("hydrant put: {failure}"));
+            say(&format!("error: {failure}"));
             failure.exit_code()
         }
     }
@@ -125,11 +70,6 @@ impl Failure {
             Self::Running(_) | Self::Put(_) => super::FAILED,
         }
     }
-}
-
-/// A line on standard error; that nobody reads it is no failure.
-fn say(line: fmt::Arguments<'_>) {
-    writeln!(std::io::stderr(), "{line}").ok();
 }
 
 /// The record's wire form: `data`, or else standard input, and the delimiter unless it ends so.
@@ -159,40 +99,36 @@ fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> 
     Ok(record)
 }
 
-/// The seed's backoff before retry `retry`, from 0 on; `chance` in 0 to 1 is the jitter's share.
-fn backoff(config: &RetryConfig, retry: u32, chance: f64) -> Duration {
-    let doubled = config.base_delay.saturating_mul(2_u32.saturating_pow(retry));
-    let delay = doubled.min(config.max_delay);
-    delay + delay.mul_f64(config.jitter * chance)
-}
-
 /// Puts `record`, with retries of what may pass that `say` is told of, and returns its id.
 async fn put(
     firehose: &impl Firehose,
     config: &Config,
     record: Vec<u8>,
-    mut say: impl FnMut(fmt::Arguments<'_>),
+    mut say: impl FnMut(String),
 ) -> Result<String, PutError> {
     let put = one(config, record);
+    let RetryConfig { base_delay, max_delay, jitter, .. } = config.retry;
+    let backoff = Backoff { base: base_delay, max: max_delay, jitter };
+    let mut random = fastrand::Rng::new();
     let mut retry = 0;
     loop {
         match firehose.put(put.clone()).await {
             Ok(Answer { record_id, .. }) => {
                 if retry > 0 {
-                    say(format_args!("Operation succeeded retries={retry}"));
+                    say(format!("Operation succeeded retries={retry}"));
                 }
                 return Ok(record_id.unwrap_or_default());
             }
             Err(error) if !matches!(error.class, Class::Throttled | Class::Transient) => return Err(error),
             Err(error) if retry == config.retry.max_retries => {
-                say(format_args!("Maximum retries exceeded records=1 error_code={}", error.code));
+                say(format!("Maximum retries exceeded records=1 error_code={}", error.code));
                 return Err(error);
             }
             Err(error) => {
-                let delay = backoff(&config.retry, retry, fastrand::f64());
                 retry += 1;
+                let delay = backoff.delay(retry, &mut random);
                 let (delay_ms, code) = (delay.as_millis(), &error.code);
-                say(format_args!(
+                say(format!(
                     "Operation failed, retrying delay_ms={delay_ms} attempt={retry} error_code={code}"
                 ));
                 tokio::time::sleep(delay).await;
@@ -203,10 +139,8 @@ async fn put(
 
 /// The attempt at sending `record` alone.
 fn one(config: &Config, record: Vec<u8>) -> Put {
-    #[expect(clippy::disallowed_methods, reason = "this is the shell: the record came now")]
-    let received = Instant::now();
     let ends = u32::try_from(record.len()).into_iter().collect();
-    let chunk = Chunk::new(Bytes::from(record), ends, received, Reservation::none());
+    let chunk = Chunk::new(Bytes::from(record), ends, now(), Reservation::none());
     Put {
         stream: Arc::from(config.delivery_stream_name.as_str()),
         operation: Operation::PutRecord,
@@ -220,6 +154,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::config::Sources;
 
     #[test]
     fn the_delimiter_is_appended_once() {
@@ -242,22 +177,9 @@ mod tests {
         check(1_024_000, Some(super::super::USAGE));
     }
 
-    #[test]
-    fn waits_double_up_to_the_longest_and_jitter_adds_to_them() {
-        let config = config().retry;
-        let check = |retry, chance, expected| {
-            assert_eq!(backoff(&config, retry, chance), Duration::from_millis(expected), "{retry} {chance}");
-        };
-        check(0, 0.0, 100);
-        check(1, 0.0, 200);
-        check(4, 1.0, 2_080);
-        check(9, 0.0, 30_000);
-        check(u32::MAX, 1.0, 39_000);
-    }
-
     fn config() -> Config {
-        let target = Target { stream: Some("s".into()), region: None, endpoint_url: None };
-        target.config().expect("the stream is named")
+        let sources = Sources { set: vec!["delivery_stream_name=s".into()], ..Sources::default() };
+        crate::config::load(&sources).expect("the stream is named").config
     }
 
     /// Answers with the given errors in turn, then with an id.
@@ -293,7 +215,7 @@ mod tests {
         ] {
             let firehose = Failing(Mutex::new(vec![class; failures]));
             let mut said = Vec::new();
-            let say = |line: fmt::Arguments<'_>| said.push(line.to_string());
+            let say = |line: String| said.push(line);
             let result = put(&firehose, &config(), b"a\n".to_vec(), say).await;
             let unasked = firehose.0.lock().expect("no test panics with it").len();
             assert_eq!(result.as_deref().map_err(|_| unasked), left, "{failures} times {class:?}");

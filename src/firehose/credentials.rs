@@ -103,6 +103,7 @@ impl Credentials {
     #[must_use]
     pub(super) fn new(source: SharedCredentialsProvider, clock: SharedTimeSource) -> Self {
         let inner = Arc::new(Inner { source, clock, state: Mutex::default(), changed: Notify::new() });
+        #[expect(clippy::disallowed_methods, reason = "ends with the last clone, and nothing waits for it")]
         let renewal = tokio::spawn(Arc::clone(&inner).renew());
         Self { inner, _renewal: Arc::new(AbortOnDropHandle::new(renewal)) }
     }

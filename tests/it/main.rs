@@ -1,13 +1,8 @@
 //! The real daemon as a process of its own, real sockets, the real SDK over HTTP, and the
 //! embedded Firehose in this process.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stderr)]
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 mod daemon;
 
