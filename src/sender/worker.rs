@@ -180,7 +180,7 @@ impl<F: Firehose> Worker<F> {
                 && self.burials.is_empty()
                 && self.batcher.held().records == 0
             {
-                self.say_quiet_batches();
+                self.say_quiet_batches(at);
                 return Count::default();
             }
             let timeout = self.poll_timeout(at);
@@ -471,6 +471,9 @@ impl<F: Firehose> Worker<F> {
 
     /// Shows the outside how things stand.
     fn report(&mut self, at: Instant) {
+        if self.log.quiet_batches.records > 0 && self.log.batch.is_quiet(at) {
+            self.say_quiet_batches(at);
+        }
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
         let mut sender = self.figures.sender();
@@ -516,10 +519,12 @@ impl<F: Firehose> Worker<F> {
         }
     }
 
-    fn say_quiet_batches(&mut self) {
+    /// The sum of the batches that had no line of their own.
+    fn say_quiet_batches(&mut self, at: Instant) {
         let Size { records, bytes } = std::mem::take(&mut self.log.quiet_batches);
         if records > 0 {
-            tracing::info!(records, bytes, failed_put_count = 0, "Batch ingested successfully");
+            let batches = self.log.batch.say(at).unwrap_or_default();
+            tracing::info!(records, bytes, failed_put_count = 0, batches, "Batch ingested successfully");
         }
     }
 

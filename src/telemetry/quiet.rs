@@ -19,6 +19,12 @@ impl Quiet {
         Self { period, burst, window: None, said: 0, suppressed: 0 }
     }
 
+    /// Whether the current period is over, so that a message would be said.
+    #[must_use]
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        self.window.is_none_or(|window| now >= window + self.period)
+    }
+
     /// Whether to say a message now: the number of messages left out since the last one that was
     /// said, or `None` to leave this one out too.
     pub fn say(&mut self, now: Instant) -> Option<u64> {
