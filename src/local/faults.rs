@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::api::ApiError;
+use super::api::{ApiError, Operation};
 
 /// The faults to inject; the default is none. Probabilities run from 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,8 +28,10 @@ pub struct Faults {
     pub reset_after: f64,
     /// Wait before each answer.
     pub latency: Duration,
-    /// Refuses every request.
+    /// Refuses every request, or every one by one call.
     pub refuse: Option<Refusal>,
+    /// The call that `refuse` is about; `None` is both.
+    pub refuse_only: Option<Operation>,
     /// Spoils every answer; the entries are accepted all the same.
     pub spoil: Option<Spoil>,
     /// Records that the service never takes.
@@ -163,11 +165,13 @@ pub(super) enum Ending {
 
 impl Faults {
     /// The fate of one request, before anything of its body is known.
-    pub(super) fn decide(&self, dice: &mut Rng) -> Fate {
+    pub(super) fn decide(&self, operation: Operation, dice: &mut Rng) -> Fate {
         let mut befalls = |probability: f64| probability > 0.0 && dice.f64() < probability;
         if befalls(self.reset) {
             Fate::Reset
-        } else if let Some(refusal) = self.refuse {
+        } else if let Some(refusal) = self.refuse
+            && self.refuse_only.is_none_or(|only| only == operation)
+        {
             Fate::Refused(refusal.error())
         } else if befalls(self.throttle) {
             Fate::Refused(ApiError::new(400, "ThrottlingException", "Rate exceeded"))
@@ -206,7 +210,7 @@ mod tests {
         let check = |faults: Faults, expected: &dyn Fn(&Fate) -> bool| {
             let mut dice = Rng::with_seed(1);
             for _ in 0..100 {
-                let fate = faults.decide(&mut dice);
+                let fate = faults.decide(Operation::PutRecordBatch, &mut dice);
                 assert!(expected(&fate), "{faults:?} gave {fate:?}");
             }
         };
@@ -230,7 +234,8 @@ mod tests {
         let faults = Faults { reset: 0.1, throttle: 0.2, fail_records: 0.3, ..Faults::default() };
         let run = |seed| {
             let mut dice = Rng::with_seed(seed);
-            let fates: Vec<Fate> = (0..200).map(|_| faults.decide(&mut dice)).collect();
+            let fates: Vec<Fate> =
+                (0..200).map(|_| faults.decide(Operation::PutRecordBatch, &mut dice)).collect();
             let entries: Vec<_> = (0..200).map(|_| faults.entry(b"x", &mut dice)).collect();
             (fates, entries)
         };
@@ -242,7 +247,9 @@ mod tests {
     fn a_fault_is_about_as_frequent_as_asked() {
         let faults = Faults { throttle: 0.3, ..Faults::default() };
         let mut dice = Rng::with_seed(3);
-        let hit = (0..10_000).filter(|_| matches!(faults.decide(&mut dice), Fate::Refused(_))).count();
+        let hit = (0..10_000)
+            .filter(|_| matches!(faults.decide(Operation::PutRecordBatch, &mut dice), Fate::Refused(_)))
+            .count();
         assert!((2_800..3_200).contains(&hit), "{hit} of 10,000 at 0.3");
     }
 

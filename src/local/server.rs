@@ -347,7 +347,7 @@ impl Shell {
             let message = "Missing Authentication Token";
             return Err(ApiError::new(400, "MissingAuthenticationTokenException", message).into());
         }
-        let fate = if operation.puts() { Some(self.service().fate()) } else { None };
+        let fate = if operation.puts() { Some(self.service().fate(operation)) } else { None };
         if fate == Some(Fate::Reset) {
             summary.outcome = Outcome::Reset;
             return Err(Trouble::Cut);

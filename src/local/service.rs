@@ -118,9 +118,9 @@ impl Service {
         Ok(service)
     }
 
-    /// The fate of the next put.
-    pub(super) fn fate(&mut self) -> Fate {
-        self.faults.decide(&mut self.dice)
+    /// The fate of the next put, by `operation`.
+    pub(super) fn fate(&mut self, operation: Operation) -> Fate {
+        self.faults.decide(operation, &mut self.dice)
     }
 
     /// Carries out a put that arrived at `now`, or refuses it as `fate` has it.

@@ -37,6 +37,9 @@ const AGE_EVERY: Duration = Duration::from_millis(200);
 /// Most chunks taken in one turn, so that a flood of them can't hold up answers.
 const CHUNKS_A_TURN: usize = 256;
 
+/// The service's code for an action that the caller's policies do not allow.
+const ACCESS_DENIED: &str = "AccessDeniedException";
+
 /// What the flush task works with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -89,6 +92,8 @@ pub struct Worker<F> {
     open: bool,
     /// The stream has taken a record since the daemon started, so a refusal is the record's.
     has_delivered: bool,
+    /// `PutRecord` is not permitted, so single records go by `PutRecordBatch`, which is enough.
+    put_record_denied: bool,
     flights: Vec<Flight>,
     next_flight: u64,
     bodies: usize,
@@ -158,6 +163,7 @@ impl<F: Firehose> Worker<F> {
             random: fastrand::Rng::new(),
             open: true,
             has_delivered: false,
+            put_record_denied: false,
             flights: Vec::new(),
             next_flight: 0,
             bodies: 0,
@@ -224,8 +230,8 @@ impl<F: Firehose> Worker<F> {
     fn send(&mut self, batch: Batch, sent: Instant) {
         // A record whose entry failed goes as a batch of one: there, what fails is the entry.
         let fresh = batch.portions.iter().all(|portion| portion.tries.failures == 0);
-        let operation =
-            if batch.size.records == 1 && fresh { Operation::PutRecord } else { Operation::PutRecordBatch };
+        let single = batch.size.records == 1 && fresh && !self.put_record_denied;
+        let operation = if single { Operation::PutRecord } else { Operation::PutRecordBatch };
         let spans = batch.portions.iter().map(|portion| portion.span.clone()).collect();
         let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans };
         let body = self.body_bytes(batch.size);
@@ -281,6 +287,12 @@ impl<F: Firehose> Worker<F> {
         self.figures.sender().put(operation, outcome, took, batch.size.records, batch.size.bytes);
         match result {
             Ok(answer) => self.apply_verdicts(batch, &answer, sent, at),
+            Err(error) if operation == Operation::PutRecord && error.code == ACCESS_DENIED => {
+                if !std::mem::replace(&mut self.put_record_denied, true) {
+                    tracing::info!("PutRecord is not permitted: single records go by PutRecordBatch.");
+                }
+                self.batcher.handle_return(batch);
+            }
             Err(error) => self.apply_failure(batch, error, sent, at),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hydrant::local::{FailCode, Faults, Options};
+use hydrant::local::{FailCode, Faults, Operation, Options, Refusal};
 use tokio::io::AsyncWriteExt;
 
 use crate::daemon::{Daemon, Sink, balance, line, lines};
@@ -205,4 +205,30 @@ async fn a_batch_refused_for_one_record_is_split_until_that_record_stands_alone(
     assert!(requests <= 2 * 9 + 1, "{requests} requests to find one of 500");
     assert!(daemon.stop().await.status.success());
     assert_eq!(sink.lines().await.values().sum::<usize>(), 499);
+}
+
+#[tokio::test]
+async fn permission_for_put_record_batch_alone_is_enough() {
+    let faults = Faults {
+        refuse: Some(Refusal::AccessDenied),
+        refuse_only: Some(Operation::PutRecord),
+        ..Faults::default()
+    };
+    let sink = Sink::start(Options { faults, ..Options::default() }).await;
+    let daemon =
+        Daemon::start(&sink.local.url(), &["linger=1ms", "retry.base_delay=1h", "retry.max_delay=1h"]).await;
+    for number in 0..3 {
+        daemon.write(&line(number, 50)).await;
+        daemon.until_settled(number as u64 + 1).await;
+    }
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    let denied = sink
+        .local
+        .requests()
+        .iter()
+        .filter(|request| request.operation == Some(Operation::PutRecord))
+        .count();
+    assert_eq!(denied, 1);
+    assert!(daemon.stop().await.status.success());
+    assert_eq!(sink.lines().await.len(), 3);
 }
