@@ -57,24 +57,22 @@ pub struct Sizes {
 
 impl Sizes {
     /// The largest request whose body fits its share of the memory, and the largest record that
-    /// leaves room for others. With the default memory these are the service's own limits; a
-    /// small buffer makes them smaller.
+    /// a connection can read beside half a buffer of unfinished ones. With the default memory
+    /// these are the service's own limits; a small buffer makes them smaller.
     #[must_use]
     pub fn of(config: &Config, body_bytes: BodyBytes) -> Self {
         let shares = Shares::of(config.buffer.memory);
         let name = config.delivery_stream_name.len();
-        let fits = |bytes: &usize| body_bytes(name, MAX_BATCH_RECORDS, *bytes) <= shares.bodies;
+        let fits = |bytes: usize| body_bytes(name, MAX_BATCH_RECORDS, bytes) <= shares.bodies;
         let most = config.max_batch_size_bytes.min(MAX_BATCH_BYTES);
         // Halving the range finds the largest that fits: a body's size grows with its records'.
-        let (mut fitting, mut beyond) = (0, most + 1);
+        let (mut fitting, mut beyond) = (1, most + 1);
         while beyond - fitting > 1 {
             let middle = usize::midpoint(fitting, beyond);
-            if fits(&middle) { fitting = middle } else { beyond = middle }
+            if fits(middle) { fitting = middle } else { beyond = middle }
         }
-        let record_bytes = MAX_RECORD_BYTES.min(shares.records / 8).min(fitting.max(1));
-        // A record above `max_batch_size_bytes` goes alone, so that bound does not bound records.
-        let alone = if fitting == most { MAX_RECORD_BYTES.min(shares.records / 8) } else { record_bytes };
-        Self { batch_bytes: fitting.max(1), record_bytes: alone }
+        let record_bytes = MAX_RECORD_BYTES.min(listener::longest_record(shares.records));
+        Self { batch_bytes: fitting, record_bytes }
     }
 }
 
@@ -126,6 +124,7 @@ impl App {
         let Self { config, listeners, admin, store, started } = self;
         let shares = Shares::of(config.buffer.memory);
         let sizes = Sizes::of(&config, body_bytes);
+        say_limits(&config, &sizes);
         let ledger = Arc::new(Ledger::default());
         let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
@@ -210,6 +209,23 @@ fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes
     }
 }
 
+/// A small buffer limits more than the keys say.
+fn say_limits(config: &Config, sizes: &Sizes) {
+    let Sizes { batch_bytes, record_bytes } = *sizes;
+    let memory = config.buffer.memory;
+    if batch_bytes < config.max_batch_size_bytes {
+        tracing::warn!(memory, batch_bytes, "`buffer.memory` is too small for full batches.");
+    }
+    let longest = config.listen.values().map(|listen| listen.max_record_bytes).max();
+    if longest.is_some_and(|longest| record_bytes < longest) {
+        tracing::warn!(
+            memory,
+            record_bytes,
+            "`buffer.memory` is too small for the longest records, which are rejected."
+        );
+    }
+}
+
 /// A connection that was cut off by an abort may have held a chunk that it had counted.
 fn settle_strays(ledger: &Ledger, mut left: Count) -> Ended {
     let strays = ledger.columns().held;
@@ -236,4 +252,29 @@ fn settle_strays(ledger: &Ledger, mut left: Count) -> Ended {
         tracing::info!(received, delivered, dead_lettered, dropped, "Stopped.");
     }
     Ended { left, columns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::firehose::body;
+
+    #[test]
+    fn the_default_memory_carries_the_services_limits_and_a_small_one_what_fits() {
+        let sizes = |set: &[&str]| {
+            let set = set.iter().chain(&["delivery_stream_name=app"]).map(|set| (*set).to_owned()).collect();
+            Sizes::of(&load(&Sources { set, ..Sources::default() }).unwrap().config, body::body_bytes)
+        };
+        let full = Sizes { batch_bytes: MAX_BATCH_BYTES, record_bytes: MAX_RECORD_BYTES };
+        assert_eq!(sizes(&[]), full);
+        assert_eq!(sizes(&["max_batch_size_bytes=1000"]), Sizes { batch_bytes: 1000, ..full });
+        for mib in 1..32 {
+            let Sizes { batch_bytes, record_bytes } = sizes(&[&format!("buffer.memory={mib}MiB")]);
+            let shares = Shares::of(mib << 20);
+            assert!(body::body_bytes(3, MAX_BATCH_RECORDS, batch_bytes) <= shares.bodies, "{mib} MiB");
+            assert!(body::body_bytes(3, 1, record_bytes) <= shares.bodies, "{mib} MiB");
+            assert!(record_bytes > 100_000 && (mib < 6 || record_bytes == MAX_RECORD_BYTES), "{mib} MiB");
+        }
+    }
 }

@@ -29,6 +29,16 @@ const READ_SHARE: usize = 16;
 /// Longest that a connection is read after a stop was asked for, if its producer never pauses.
 const LAST_READS: Duration = Duration::from_secs(2);
 
+/// Longest record that a connection can read with `capacity` bytes of budget, half of which may be
+/// taken by unfinished records: with the room that the next read wants (see
+/// `Reader::next_capacity`) and what its records may need, a sixteenth of the budget twice over,
+/// it must fit the other half.
+#[must_use]
+pub fn longest_record(capacity: usize) -> usize {
+    let room = capacity / 2 - capacity / READ_SHARE * 2 - CHUNK_OVERHEAD_BYTES;
+    (room / 2).max(room.saturating_sub(READ_BYTES.1))
+}
+
 /// Reads `source` until it ends, breaks, or is told to stop.
 pub(super) async fn serve<S: Source>(shared: &Shared, source: S) {
     let intake = shared.context.intake.clone();

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use connection::longest_record;
 use source::StdinSource;
 
 use crate::buffer::{Count, Intake, RejectReason};
