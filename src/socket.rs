@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
@@ -196,9 +195,10 @@ impl Socket {
         }
     }
 
-    /// A connection that was waiting already.
-    pub fn accept_waiting(&self) -> Option<Connection> {
-        self.accept().now_or_never()?.ok()
+    /// A connection that was waiting already: the next one to come within `silence`, which need
+    /// only be long enough for the runtime to look at the socket.
+    pub async fn accept_waiting(&self, silence: Duration) -> Option<Connection> {
+        tokio::time::timeout(silence, self.accept()).await.ok()?.ok()
     }
 }
 

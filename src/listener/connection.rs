@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::acks::Acker;
-use super::source::Source;
+use super::source::{LAST_READS, Source};
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
 use crate::config::OnFull;
@@ -26,8 +26,6 @@ const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
 /// A read at the largest size, with all that its records may need, may take at most this part of
 /// the budget, so that a small buffer is not one connection's.
 const READ_SHARE: usize = 16;
-/// Longest that a connection is read after a stop was asked for, if its producer never pauses.
-const LAST_READS: Duration = Duration::from_secs(2);
 
 /// Longest record that a connection can read with `capacity` bytes of budget, half of which may be
 /// taken by unfinished records: with the room that the next read wants (see
@@ -71,8 +69,17 @@ struct Reader<'a, S> {
     hold: Reservation,
     read_bytes: usize,
     most_read_bytes: usize,
-    /// When the stop came.
-    stopping: Option<Instant>,
+    /// Set once a stop was asked for.
+    stopping: Option<Stopping>,
+}
+
+/// The last reads of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    /// When they end, come what may.
+    deadline: Instant,
+    /// How long a silence means that nothing more is on its way.
+    silence: Duration,
 }
 
 /// How a connection ended.
@@ -90,6 +97,8 @@ enum Event {
     Stop,
     Evicted,
     Idle,
+    /// Nothing more came after the stop.
+    Silent,
     Told,
     Failed(io::Error),
 }
@@ -110,9 +119,11 @@ impl<S: Source> Reader<'_, S> {
             match self.wait().await {
                 Event::Readable => {}
                 Event::Stop => {
-                    self.stopping = Some(now());
-                    self.source.refuse_more();
+                    let silence = self.source.refuse_more();
+                    self.stopping = Some(Stopping { deadline: now() + LAST_READS, silence });
+                    continue;
                 }
+                Event::Silent => return End::Broken,
                 Event::Evicted => {
                     self.framer.abandon(&mut self.buffer, Skip::Unfinished);
                     self.keep_unfinished();
@@ -136,12 +147,8 @@ impl<S: Source> Reader<'_, S> {
                 Ok(0) if self.stopping.is_some() => return End::Broken,
                 Ok(0) => return End::Closed,
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.stopping.is_some() {
-                        return End::Broken;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => {
                     tracing::debug!(listener = &*self.shared.name, %error, "Connection broken.");
                     return End::Broken;
@@ -153,9 +160,18 @@ impl<S: Source> Reader<'_, S> {
     /// Waits for the connection, the daemon or the clock. Nothing is held while it waits but the
     /// unfinished record.
     async fn wait(&mut self) -> Event {
-        if let Some(since) = self.stopping {
-            let over = now() >= since + LAST_READS;
-            return if over { Event::Idle } else { Event::Readable };
+        if let Some(Stopping { deadline, silence }) = self.stopping {
+            // Readiness is asked for even now: only then does the runtime look at the socket, and
+            // bytes that came in a moment ago are not taken for silence.
+            let (now, end) = (now(), deadline.min(now() + silence));
+            if now >= deadline {
+                return Event::Silent;
+            }
+            return tokio::select! {
+                biased;
+                ready = self.source.readable() => ready.map_or_else(Event::Failed, |()| Event::Readable),
+                () = tokio::time::sleep_until(end.into()) => Event::Silent,
+            };
         }
         let idle = self.shared.config.idle_timeout;
         let idle = async {

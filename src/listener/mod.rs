@@ -30,6 +30,10 @@ use crate::telemetry::quiet::Quiet;
 /// First and longest pause of accepting when the system has no descriptor or memory left.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How long the queue of connections is looked at after a stop: longer than the runtime takes to
+/// notice one.
+const ACCEPT_SILENCE: Duration = Duration::from_millis(20);
+
 /// A listener with its address taken and nothing accepted yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -196,7 +200,7 @@ impl Bound {
         }
         // Producers that connected before the stop are heard.
         while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
-            && let Some(connection) = socket.accept_waiting()
+            && let Some(connection) = socket.accept_waiting(ACCEPT_SILENCE).await
         {
             spawn(&shared, connection, Some(permit));
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use socket2::SockRef;
@@ -11,6 +12,12 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// Bytes taken from standard input at a time.
 const STDIN_BYTES: usize = 64 * 1024;
+
+/// Longest that a connection is read after a stop was asked for, if its producer never pauses.
+pub(super) const LAST_READS: Duration = Duration::from_secs(2);
+/// Silence of a connection that can't be told to stop. Longer than the runtime takes to notice
+/// that a socket holds data, which is all that it is for.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// A stream of bytes that tells when it can be read, so that memory is reserved only then.
 pub(super) trait Source: Send {
@@ -27,8 +34,9 @@ pub(super) trait Source: Send {
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Tells the other side that nothing more is read, where that is possible without losing
-    /// what it has written so far.
-    fn refuse_more(&mut self);
+    /// what it has written so far. Returns how long a silence after that means that nothing more
+    /// is on its way; where the other side was told, the end of the stream follows.
+    fn refuse_more(&mut self) -> Duration;
 }
 
 /// On a Unix socket, shutting down the reading half makes the producer's next write fail with
@@ -51,8 +59,9 @@ impl Source for UnixStream {
         UnixStream::try_write(self, bytes)
     }
 
-    fn refuse_more(&mut self) {
+    fn refuse_more(&mut self) -> Duration {
         drop(SockRef::from(&*self).shutdown(Shutdown::Read));
+        LAST_READS
     }
 }
 
@@ -74,7 +83,9 @@ impl Source for TcpStream {
         TcpStream::try_write(self, bytes)
     }
 
-    fn refuse_more(&mut self) {}
+    fn refuse_more(&mut self) -> Duration {
+        SILENCE
+    }
 }
 
 /// The daemon's standard input. It may be a file or a terminal, which can't be polled, so it is
@@ -118,5 +129,7 @@ impl Source for StdinSource {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn refuse_more(&mut self) {}
+    fn refuse_more(&mut self) -> Duration {
+        SILENCE
+    }
 }

@@ -6,5 +6,6 @@
 
 mod daemon;
 
+mod commands;
 mod faults;
 mod ingest;
