@@ -1,0 +1,190 @@
+//! The daemon from socket to sink, each part in a process of its own, and the floor beside it.
+//!
+//! A round sends lines over Unix connections to one subject, the daemon or the floor, which
+//! delivers them over plain HTTP to a sink. Rounds of all subjects take turns, so that a slow
+//! minute of the machine is everyone's. Every record is counted where it arrives; a round that
+//! loses one is an error. Speed is only ever reported: `docs/BENCHMARKS.md` says how to read it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+mod process;
+mod report;
+mod roles;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Parser;
+use hydrant::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
+
+use process::{Helper, Subject};
+use report::Spread;
+use roles::Role;
+
+/// How long a daemon is left alone before what it holds at rest is read.
+const REST: Duration = Duration::from_millis(300);
+
+/// CPU time, memory and start-up of the daemon, beside the floor
+#[derive(Debug, Clone, Parser)]
+pub struct Options {
+    /// Bytes of a line, its LF included
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [200, 1_000, 10_000])]
+    size: Vec<usize>,
+
+    /// Connections that the lines come in over
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1])]
+    connections: Vec<usize>,
+
+    /// Record data of a round, in 10^9 bytes
+    #[arg(long, default_value_t = 1.0)]
+    gb: f64,
+
+    /// Rounds of each subject
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// Starts whose time is taken
+    #[arg(long, default_value_t = 21)]
+    starts: usize,
+
+    /// Bytes of a write of the load, cut to whole lines
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024)]
+    write: usize,
+
+    /// A setting of the daemon
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// What cargo says to a benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What receives the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Receiver {
+    /// One connection, nothing but the work that can't be left out.
+    Floor,
+    Daemon {
+        connections: usize,
+    },
+}
+
+/// What a round took.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// 10^6 bytes of record data a second, from the first write to the subject's end.
+    megabytes_per_second: f64,
+    /// CPU-seconds for 10^9 bytes of record data, in the program and in the kernel for it.
+    user: f64,
+    system: f64,
+    /// Resident MiB with the connections open and nothing sent, and at most.
+    idle: f64,
+    peak: f64,
+}
+
+/// How long a start took, from before the exec.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// Milliseconds to a connection that was not refused.
+    connected: f64,
+    /// Milliseconds to the acknowledgement of a record sent over it: it was accepted and read.
+    acknowledged: f64,
+}
+
+fn main() {
+    // Without cargo's `--bench` this is a test of the benchmark, whose arguments are for libtest.
+    let said = |word| std::env::args().any(|argument| argument == word);
+    let is_helper = std::env::args().nth(1).is_some_and(|first| !first.starts_with('-'));
+    if is_helper || (said("--bench") && !said("--test")) {
+        let options = Options::parse();
+        match &options.role {
+            Some(role) => role.play(),
+            None => bench(&options),
+        }
+    } else {
+        bench(&Options::parse_from(["end_to_end", "--gb=0.002", "--rounds=1", "--starts=1"]));
+    }
+}
+
+fn bench(options: &Options) {
+    process::allow_many_files();
+    let mut rounds: BTreeMap<(usize, Receiver), Vec<Round>> = BTreeMap::new();
+    for number in 1..=options.rounds {
+        eprintln!("round {number} of {}", options.rounds);
+        for &size in &options.size {
+            let daemons = options.connections.iter().map(|&connections| Receiver::Daemon { connections });
+            for receiver in std::iter::once(Receiver::Floor).chain(daemons) {
+                rounds.entry((size, receiver)).or_default().push(round(options, receiver, size));
+            }
+        }
+    }
+    eprintln!("{} starts", options.starts);
+    let starts: Vec<Start> = (0..options.starts).map(|_| start(options)).collect();
+    report::print(options, &rounds, &starts);
+}
+
+/// Lines of `size` bytes that fill one request.
+fn batch_records(size: usize) -> usize {
+    (MAX_BATCH_BYTES / size).clamp(1, MAX_BATCH_RECORDS)
+}
+
+fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
+    // Whole batches, so that neither subject ends on a small one.
+    let batch = batch_records(size);
+    let batches = (options.gb * 1e9 / (batch * size) as f64).ceil().max(1.0);
+    let lines = batches as usize * batch;
+    let sink = Helper::start(["sink"]);
+    let (subject, connections) = match receiver {
+        Receiver::Floor => (Subject::floor(sink.said(), size), 1),
+        Receiver::Daemon { connections } => (Subject::daemon(sink.said(), &options.set), connections),
+    };
+    let numbers = [size, lines, connections, options.write].map(|number| number.to_string());
+    let socket = subject.socket().display().to_string();
+    let load = Helper::start(["load", &socket].into_iter().chain(numbers.iter().map(String::as_str)));
+    std::thread::sleep(REST);
+    let idle = subject.resident_mib();
+    let begin = process::now();
+    load.finish();
+    let usage = subject.finish();
+    let seconds = begin.elapsed().as_secs_f64();
+    let delivered = sink.finish();
+    assert_eq!(delivered.trim(), lines.to_string(), "records delivered, of those that were sent");
+    let gigabytes = (lines * size) as f64 / 1e9;
+    Round {
+        megabytes_per_second: gigabytes * 1e3 / seconds,
+        user: usage.user / gigabytes,
+        system: usage.system / gigabytes,
+        idle,
+        peak: usage.peak_mib,
+    }
+}
+
+fn start(options: &Options) -> Start {
+    let sink = Helper::start(["sink"]);
+    let settings: Vec<String> =
+        options.set.iter().cloned().chain(["listen.app.acks=received".to_owned()]).collect();
+    let subject = Subject::daemon(sink.said(), &settings);
+    let mut stream = roles::connect(subject.socket());
+    let connected = subject.age();
+    roles::send_acknowledged(&mut stream, b"a record\n");
+    let acknowledged = subject.age();
+    drop(stream);
+    subject.finish();
+    assert_eq!(sink.finish().trim(), "1", "records delivered, of the one that was sent");
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    Start { connected: milliseconds(connected), acknowledged: milliseconds(acknowledged) }
+}
+
+/// The `value`s of `rounds`.
+fn spread<T: Copy>(rounds: &[T], value: impl Fn(T) -> f64) -> Spread {
+    Spread::of(rounds.iter().copied().map(value).collect())
+}

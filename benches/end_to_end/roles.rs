@@ -1,0 +1,248 @@
+//! What this program is when it is started again: the load, the sink, the floor.
+//!
+//! All three are blocking and single-minded, so that on a machine of few cores they leave the
+//! subject as much of it as they can.
+
+use std::hint::black_box;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use memchr::memchr_iter;
+use sha2::{Digest, Sha256};
+
+use super::batch_records;
+use super::process::now;
+
+/// Bytes of one read of a request.
+const READ_BYTES: usize = 256 * 1024;
+/// Longest that anything is waited for: only a failure takes this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a socket that is not there yet is asked for.
+const ASK_EVERY: Duration = Duration::from_micros(50);
+
+/// The parts of a `PutRecordBatch` body around the records' base64, commas apart.
+const OPEN: &[u8] = br#"{"DeliveryStreamName":"bench","Records":["#;
+const DATA: &[u8] = br#"{"Data":""#;
+const DATA_END: &[u8] = br#""}"#;
+const END: &[u8] = b"]}";
+
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Role {
+    /// Writes lines
+    #[command(hide = true)]
+    Load { socket: PathBuf, size: usize, lines: usize, connections: usize, write: usize },
+    /// Answers as Firehose does and counts the records
+    #[command(hide = true)]
+    Sink,
+    /// Reads lines of one size, delivers them, does nothing else
+    #[command(hide = true)]
+    Floor { socket: PathBuf, size: usize, port: u16 },
+}
+
+impl Role {
+    /// Plays the role to its end.
+    pub(crate) fn play(&self) {
+        match self {
+            Self::Load { socket, size, lines, connections, write } => {
+                load(socket, *size, *lines, *connections, *write);
+            }
+            Self::Sink => sink(),
+            Self::Floor { socket, size, port } => floor(socket, *size, *port).unwrap(),
+        }
+    }
+}
+
+/// A connection to `socket`, as soon as someone listens there.
+pub(crate) fn connect(socket: impl AsRef<Path>) -> UnixStream {
+    let begin = now();
+    loop {
+        match UnixStream::connect(&socket) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(begin.elapsed() < PATIENCE, "no one listens: {error}"),
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+/// Sends one line and waits until it is said to have been received.
+pub(crate) fn send_acknowledged(stream: &mut UnixStream, line: &[u8]) {
+    stream.write_all(line).unwrap();
+    let mut acknowledged = [0; 2];
+    stream.read_exact(&mut acknowledged).unwrap();
+    assert_eq!(&acknowledged, b"1\n");
+}
+
+fn ready(word: impl std::fmt::Display) {
+    println!("{word}");
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+/// Writes `lines` lines of `size` bytes, each write to the next of the connections in turn.
+fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usize) {
+    let mut random = fastrand::Rng::with_seed(7);
+    let line = || {
+        let text = std::iter::repeat_with(|| random.u8(b' '..=b'~')).take(size - 1);
+        text.chain([b'\n']).collect::<Vec<u8>>()
+    };
+    let block: Vec<u8> = std::iter::repeat_with(line).take((write / size).max(1)).flatten().collect();
+    let streams: Vec<UnixStream> = (0..connections).map(|_| connect(socket)).collect();
+    ready("ready");
+    let mut left = lines * size;
+    for mut stream in streams.iter().cycle() {
+        let bytes = left.min(block.len());
+        stream.write_all(&block[..bytes]).unwrap();
+        left -= bytes;
+        if left == 0 {
+            break;
+        }
+    }
+}
+
+fn sink() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let records = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&records);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let counted = Arc::clone(&counted);
+            std::thread::spawn(move || answer(stream.unwrap(), &counted));
+        }
+    });
+    ready(port);
+    println!("{}", records.load(Ordering::SeqCst));
+}
+
+/// Takes requests and answers each with what Firehose would, all records delivered. A
+/// connection that breaks is the subject's business: what was not answered is not counted.
+fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(READ_BYTES, stream.try_clone()?);
+    let (mut known, mut answer) = (None, Vec::new());
+    while let Some(head) = Head::read(&mut reader)? {
+        // Base64 and the names around it have no braces: one opens the body and one each record.
+        let mut braces = 0;
+        head.read_body(&mut reader, |bytes| braces += memchr_iter(b'{', bytes).count())?;
+        let shape = (head.is_batch, braces - 1);
+        if known.replace(shape) != Some(shape) {
+            answer = response(shape.0, shape.1);
+        }
+        stream.write_all(&answer)?;
+        counted.fetch_add(shape.1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// What Firehose answers, head and body. Its RecordIds are 224 characters long.
+fn response(is_batch: bool, records: usize) -> Vec<u8> {
+    let id = format!(r#""RecordId":"{}""#, "Ab3/".repeat(56));
+    let body = if is_batch {
+        let entries = vec![format!("{{{id}}}"); records].join(",");
+        format!(r#"{{"Encrypted":false,"FailedPutCount":0,"RequestResponses":[{entries}]}}"#)
+    } else {
+        format!(r#"{{"Encrypted":false,{id}}}"#)
+    };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// What must be known of a request or an answer to read its body.
+struct Head {
+    length: usize,
+    is_batch: bool,
+}
+
+impl Head {
+    /// The next head, `None` at the end of the connection.
+    fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let (mut head, mut line) = (Self { length: 0, is_batch: false }, String::new());
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            let Some((name, value)) = line.split_once(": ") else {
+                if line == "\r\n" {
+                    return Ok(Some(head));
+                }
+                continue;
+            };
+            if name.eq_ignore_ascii_case("content-length") {
+                head.length = value.trim().parse().map_err(io::Error::other)?;
+            } else if name.eq_ignore_ascii_case("x-amz-target") {
+                head.is_batch = value.trim().ends_with(".PutRecordBatch");
+            }
+        }
+    }
+
+    /// Shows the body to `see`, part by part.
+    fn read_body(&self, reader: &mut impl BufRead, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut left = self.length;
+        while left > 0 {
+            let bytes = reader.fill_buf()?;
+            let bytes = &bytes[..bytes.len().min(left)];
+            if bytes.is_empty() {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            see(bytes);
+            let seen = bytes.len();
+            left -= seen;
+            reader.consume(seen);
+        }
+        Ok(())
+    }
+}
+
+/// The work that no sender of single records can leave out: the copies in and out of the kernel,
+/// the answer's included, base64 and SHA-256. It knows the lines' size and looks for no ends,
+/// keeps no account, signs nothing and has one request under way.
+fn floor(socket: &Path, size: usize, port: u16) -> io::Result<()> {
+    let listener = UnixListener::bind(socket)?;
+    let mut sink = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    sink.set_nodelay(true)?;
+    let mut answers = BufReader::with_capacity(READ_BYTES, sink.try_clone()?);
+    let (mut lines, _) = listener.accept()?;
+    let records = batch_records(size);
+    let mut data = vec![0; records * size];
+    let mut request = Vec::new();
+    let frame = OPEN.len() + records * (DATA.len() + DATA_END.len()) + records - 1 + END.len();
+    let length = frame + records * size.div_ceil(3) * 4;
+    loop {
+        match lines.read_exact(&mut data) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        }
+        request.clear();
+        write!(
+            request,
+            "POST / HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {length}\r\n\
+             x-amz-target: Firehose_20150804.PutRecordBatch\r\n\r\n"
+        )?;
+        let head = request.len();
+        request.extend_from_slice(OPEN);
+        for (index, record) in data.chunks_exact(size).enumerate() {
+            if index > 0 {
+                request.push(b',');
+            }
+            request.extend_from_slice(DATA);
+            base64_simd::STANDARD.encode_append(record, &mut request);
+            request.extend_from_slice(DATA_END);
+        }
+        request.extend_from_slice(END);
+        assert_eq!(request.len() - head, length);
+        black_box(Sha256::digest(&request[head..]));
+        sink.write_all(&request)?;
+        let answer = Head::read(&mut answers)?.ok_or(ErrorKind::UnexpectedEof)?;
+        answer.read_body(&mut answers, |bytes| {
+            black_box(bytes);
+        })?;
+    }
+}
