@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hydrant::local::{FailCode, Faults, Operation, Options, Refusal};
+use hydrant::local::{FailCode, Faults, Operation, Options, Poison, PoisonEffect, Refusal};
 use tokio::io::AsyncWriteExt;
 
 use crate::daemon::{Daemon, Sink, balance, line, lines};
@@ -127,18 +127,16 @@ async fn an_outage_of_ten_seconds_loses_nothing_and_holds_producers_and_memory()
     assert!(tally.duplicates as u64 <= status["stream"]["ambiguous_records"].as_u64().unwrap());
 }
 
+/// A service that never takes a record with `poison` in it.
+async fn poisoned(effect: PoisonEffect) -> Sink {
+    let poison = Some(Poison { bytes: bytes::Bytes::from_static(b"poison"), effect });
+    Sink::start(Options { faults: Faults { poison, ..Faults::default() }, ..Options::default() }).await
+}
+
 #[tokio::test]
 async fn a_record_that_always_fails_is_dead_lettered_whole_and_no_other() {
     use base64_simd::STANDARD;
-    let poison = hydrant::local::Poison {
-        bytes: bytes::Bytes::from_static(b"poison"),
-        effect: hydrant::local::PoisonEffect::FailEntry(FailCode::InternalFailure),
-    };
-    let sink = Sink::start(Options {
-        faults: Faults { poison: Some(poison), ..Faults::default() },
-        ..Options::default()
-    })
-    .await;
+    let sink = poisoned(PoisonEffect::FailEntry(FailCode::InternalFailure)).await;
     let directory = tempfile::tempdir().unwrap();
     let dead = format!("dead_letter.directory={}", directory.path().display());
     let daemon = Daemon::start(&sink.local.url(), &["linger=20ms", "retry.base_delay=1ms", &dead]).await;
@@ -162,15 +160,7 @@ async fn a_record_that_always_fails_is_dead_lettered_whole_and_no_other() {
 
 #[tokio::test]
 async fn without_a_dead_letter_directory_an_undeliverable_record_is_dropped_and_said() {
-    let poison = hydrant::local::Poison {
-        bytes: bytes::Bytes::from_static(b"poison"),
-        effect: hydrant::local::PoisonEffect::FailEntry(FailCode::InternalFailure),
-    };
-    let sink = Sink::start(Options {
-        faults: Faults { poison: Some(poison), ..Faults::default() },
-        ..Options::default()
-    })
-    .await;
+    let sink = poisoned(PoisonEffect::FailEntry(FailCode::InternalFailure)).await;
     let daemon =
         Daemon::start(&sink.local.url(), &["linger=20ms", "retry.base_delay=1ms", "retry.max_retries=0"])
             .await;
@@ -184,15 +174,7 @@ async fn without_a_dead_letter_directory_an_undeliverable_record_is_dropped_and_
 
 #[tokio::test]
 async fn a_batch_refused_for_one_record_is_split_until_that_record_stands_alone() {
-    let poison = hydrant::local::Poison {
-        bytes: bytes::Bytes::from_static(b"poison"),
-        effect: hydrant::local::PoisonEffect::RefuseRequest,
-    };
-    let sink = Sink::start(Options {
-        faults: Faults { poison: Some(poison), ..Faults::default() },
-        ..Options::default()
-    })
-    .await;
+    let sink = poisoned(PoisonEffect::RefuseRequest).await;
     let directory = tempfile::tempdir().unwrap();
     let dead = format!("dead_letter.directory={}", directory.path().display());
     let daemon = Daemon::start(&sink.local.url(), &["linger=1h", "retry.base_delay=1ms", &dead]).await;
