@@ -214,3 +214,27 @@ async fn permission_for_put_record_batch_alone_is_enough() {
     assert!(daemon.stop().await.status.success());
     assert_eq!(sink.lines().await.len(), 3);
 }
+
+#[tokio::test]
+async fn after_give_up_after_what_is_held_is_dead_lettered_and_later_records_are_delivered() {
+    let sink = Sink::start(Options::default()).await;
+    sink.local.set_down(true).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let dead = format!("dead_letter.directory={}", directory.path().display());
+    let settings = ["linger=10ms", "retry.base_delay=10ms", "retry.give_up_after=100ms", &dead];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    daemon.write(&lines(2000, 100)).await;
+    let status = daemon.until_settled(2000).await;
+    assert_eq!(status["ledger"]["dead_lettered"]["records"], 2000, "{status:#}");
+    let letters = std::fs::read_to_string(directory.path().join("dead-letters.jsonl")).unwrap();
+    assert_eq!(letters.lines().count(), 2000);
+    sink.local.set_down(false).await.unwrap();
+    daemon.write(b"back again\n").await;
+    let status = daemon
+        .until("settled", |status| {
+            status["ledger"]["received"]["records"] == 2001 && status["ledger"]["held"]["records"] == 0
+        })
+        .await;
+    assert_eq!(status["ledger"]["delivered"]["records"], 1, "{status:#}");
+    assert!(daemon.stop().await.status.success());
+}
