@@ -2,10 +2,11 @@
 //!
 //! Pure: [`backoff`] (how long to wait), [`gate`] (whether the stream may be sent to at all) and
 //! [`verdicts`] (what becomes of each record of an answer). Shells: [`worker`], the flush task
-//! that owns all state of a delivery stream, and [`dead_letter`], the store on disk.
+//! that owns all state of a delivery stream (with `voice`, its words in the log), and [`dead_letter`], the store on disk.
 
 pub mod backoff;
 pub mod dead_letter;
 pub mod gate;
 pub mod verdicts;
+mod voice;
 pub mod worker;

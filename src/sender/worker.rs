@@ -21,13 +21,13 @@ use super::backoff::Backoff;
 use super::dead_letter::{Letter, Store, StoreError};
 use super::gate::{Gate, Step};
 use super::verdicts::{self, Verdicts};
+use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
 use crate::buffer::{Count, DropReason, Outlet};
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::limits::billed_bytes;
 use crate::record::Chunk;
 use crate::telemetry::figures::{Figures, Outcome, Trouble};
-use crate::telemetry::quiet::Quiet;
 use crate::telemetry::{now, wall_clock};
 
 /// The flush task has a turn at least this often, so that its last turn shows whether it lives.
@@ -100,7 +100,7 @@ pub struct Worker<F> {
     answers: FuturesUnordered<Done<Answered>>,
     burials: FuturesUnordered<Done<Buried>>,
     age_known_at: Option<Instant>,
-    log: Log,
+    voice: Voice,
 }
 
 /// A request under way.
@@ -110,34 +110,6 @@ struct Flight {
     operation: Operation,
     sent: Instant,
     body: usize,
-}
-
-/// What keeps each kind of message from filling the log.
-struct Log {
-    batch: Quiet,
-    record: Quiet,
-    retry: Quiet,
-    succeeded: Quiet,
-    spent: Quiet,
-    dropped: Quiet,
-    failed: Quiet,
-    quiet_batches: Size,
-}
-
-impl Log {
-    fn new() -> Self {
-        let failures = || Quiet::new(5, Duration::from_secs(10));
-        Self {
-            batch: Quiet::new(10, Duration::from_secs(1)),
-            record: Quiet::new(10, Duration::from_secs(1)),
-            retry: failures(),
-            succeeded: failures(),
-            spent: failures(),
-            dropped: failures(),
-            failed: failures(),
-            quiet_batches: Size::default(),
-        }
-    }
 }
 
 impl<F: Firehose> Worker<F> {
@@ -170,7 +142,7 @@ impl<F: Firehose> Worker<F> {
             answers: FuturesUnordered::new(),
             burials: FuturesUnordered::new(),
             age_known_at: None,
-            log: Log::new(),
+            voice: Voice::new(),
         }
     }
 
@@ -186,7 +158,7 @@ impl<F: Firehose> Worker<F> {
                 && self.burials.is_empty()
                 && self.batcher.held().records == 0
             {
-                self.say_quiet_batches(at);
+                self.voice.rest(at);
                 return Count::default();
             }
             let timeout = self.poll_timeout(at);
@@ -269,7 +241,7 @@ impl<F: Firehose> Worker<F> {
         let size = self.batcher.handle_pressure(wanted);
         if size.records > 0 {
             self.outlet.ledger.dropped(DropReason::BufferFull, Count::of(size.records, size.bytes));
-            self.say_dropped(size, "buffer_full");
+            self.voice.dropped(size, DropReason::BufferFull, now());
         }
     }
 
@@ -311,28 +283,27 @@ impl<F: Firehose> Worker<F> {
             );
         }
         if let Some(trouble) = self.gate.handle_success() {
-            let lasted_ms = millis(at.saturating_duration_since(trouble.since));
-            tracing::info!(lasted_ms, error_code = %trouble.code, "Operation succeeded");
+            Voice::trouble_over(&trouble, at);
         }
         let size = verdicts.delivered_size();
         self.has_delivered |= size.records > 0;
         self.settle_delivered(&verdicts, size, at);
-        self.say_delivered(whole, answer, at);
+        self.voice.delivered(whole, answer, at);
         let again = batch.portions.iter().any(|portion| portion.tries.attempts > 0);
-        if again && self.log.succeeded.say(at).is_some() {
-            tracing::info!(records = size.records, "Operation succeeded");
+        if again {
+            self.voice.succeeded(size.records, at);
         }
         for retry in verdicts.retries {
             let delay = self.settings.backoff.delay(retry.failures, &mut self.random);
             let records: usize = retry.portions.iter().map(|portion| portion.span.records()).sum();
             self.figures.sender().retry(&retry.code, count(records));
-            self.say_retry(delay, retry.failures, &retry.code, records, at);
+            self.voice.retry(delay, retry.failures, &retry.code, records, at);
             self.batcher.handle_retry(retry.portions, at + delay);
         }
         let spent: Vec<Letter> =
             verdicts.spent.into_iter().map(|spent| letter(spent.portion, spent.code)).collect();
         if !spent.is_empty() {
-            self.say_spent(&spent, at);
+            self.voice.spent(&spent, at);
             self.bury(spent);
         }
     }
@@ -363,7 +334,7 @@ impl<F: Firehose> Worker<F> {
             self.gate.handle_failure(error.class, code, message, sent, at, &mut self.random);
             self.gate.handle_flush(at);
             let letters = letters(batch, &error);
-            self.say_spent(&letters, at);
+            self.voice.spent(&letters, at);
             return self.bury(letters);
         }
         let mut sender = self.figures.sender();
@@ -388,7 +359,7 @@ impl<F: Firehose> Worker<F> {
             }
             Err(batch) if self.has_delivered => {
                 let letters = letters(batch, &error);
-                self.say_spent(&letters, at);
+                self.voice.spent(&letters, at);
                 self.bury(letters);
             }
             Err(batch) => {
@@ -409,17 +380,8 @@ impl<F: Firehose> Worker<F> {
             &mut self.random,
         );
         let Step::Closed(delay) = step else { return None };
-        let Some(suppressed) = self.log.failed.say(at) else { return Some(delay) };
         let attempt = self.gate.trouble().map_or(1, |trouble| trouble.failures);
-        let (delay_ms, error_code, error) = (millis(delay), &error.code, (&error.message, error.class));
-        match error {
-            (error, Class::Throttled | Class::Transient) => {
-                tracing::warn!(delay_ms, attempt, %error_code, error, suppressed, "Operation failed, retrying");
-            }
-            (error, Class::Permanent | Class::Refused) => {
-                tracing::error!(delay_ms, attempt, %error_code, error, suppressed, "Operation failed, retrying");
-            }
-        }
+        self.voice.failed(error, delay, attempt, at);
         Some(delay)
     }
 
@@ -428,7 +390,7 @@ impl<F: Firehose> Worker<F> {
         let Some(store) = self.store.clone() else {
             let size = size_of_letters(&letters);
             self.outlet.ledger.dropped(DropReason::NoDeadLetterStore, Count::of(size.records, size.bytes));
-            return self.say_dropped(size, "no_dead_letter_store");
+            return self.voice.dropped(size, DropReason::NoDeadLetterStore, now());
         };
         let stream = Arc::clone(&self.settings.stream);
         self.burials.push(Box::pin(async move { write_letters(store, stream, letters).await }));
@@ -443,7 +405,7 @@ impl<F: Firehose> Worker<F> {
                     .ledger
                     .dropped(DropReason::DeadLetterStoreFailed, Count::of(size.records, size.bytes));
                 tracing::error!(error = &error as &dyn std::error::Error, "A dead letter was not kept.");
-                self.say_dropped(size, "dead_letter_store_failed");
+                self.voice.dropped(size, DropReason::DeadLetterStoreFailed, now());
             }
         }
     }
@@ -483,9 +445,7 @@ impl<F: Firehose> Worker<F> {
 
     /// Shows the outside how things stand.
     fn report(&mut self, at: Instant) {
-        if self.log.quiet_batches.records > 0 && self.log.batch.is_quiet(at) {
-            self.say_quiet_batches(at);
-        }
+        self.voice.rest_if_quiet(at);
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
         let mut sender = self.figures.sender();
@@ -506,59 +466,6 @@ impl<F: Firehose> Worker<F> {
                 message: trouble.message.clone(),
                 since: trouble.since,
             });
-        }
-    }
-
-    /// A line a batch, up to ten a second; past that, one line for many that sums them up.
-    fn say_delivered(&mut self, size: Size, answer: &Answer, at: Instant) {
-        let failed_put_count = answer.failed.len();
-        if let Some(record_id) = &answer.record_id {
-            if let Some(suppressed) = self.log.record.say(at) {
-                tracing::info!(record_id, bytes = size.bytes, suppressed, "Record ingested successfully");
-            }
-            return;
-        }
-        self.log.quiet_batches += size;
-        if let Some(suppressed) = self.log.batch.say(at) {
-            let Size { records, bytes } = std::mem::take(&mut self.log.quiet_batches);
-            tracing::info!(
-                records,
-                bytes,
-                failed_put_count,
-                batches = suppressed + 1,
-                "Batch ingested successfully"
-            );
-        }
-    }
-
-    /// The sum of the batches that had no line of their own.
-    fn say_quiet_batches(&mut self, at: Instant) {
-        let Size { records, bytes } = std::mem::take(&mut self.log.quiet_batches);
-        if records > 0 {
-            let batches = self.log.batch.say(at).unwrap_or_default();
-            tracing::info!(records, bytes, failed_put_count = 0, batches, "Batch ingested successfully");
-        }
-    }
-
-    fn say_retry(&mut self, delay: Duration, attempt: u32, error_code: &str, records: usize, at: Instant) {
-        if let Some(suppressed) = self.log.retry.say(at) {
-            let delay_ms = millis(delay);
-            tracing::warn!(delay_ms, attempt, error_code, records, suppressed, "Operation failed, retrying");
-        }
-    }
-
-    fn say_spent(&mut self, letters: &[Letter], at: Instant) {
-        if let Some(suppressed) = self.log.spent.say(at) {
-            let records = size_of_letters(letters).records;
-            let (error_code, attempts) =
-                letters.first().map_or(("", 0), |letter| (letter.error_code.as_ref(), letter.attempts));
-            tracing::error!(records, error_code, attempts, suppressed, "Maximum retries exceeded");
-        }
-    }
-
-    fn say_dropped(&mut self, Size { records, bytes }: Size, reason: &str) {
-        if let Some(suppressed) = self.log.dropped.say(now()) {
-            tracing::error!(records, bytes, reason, suppressed, "Records dropped.");
         }
     }
 }
@@ -595,8 +502,4 @@ fn size_of_letters(letters: &[Letter]) -> Size {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
