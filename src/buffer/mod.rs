@@ -125,7 +125,7 @@ impl Intake {
 
     /// Hands a chunk over; its records are received from here on.
     ///
-    /// Waits only while the flush task has not had its turn for [`CHANNEL_CHUNKS`] chunks. Must
+    /// Waits only while the flush task has not had its turn for `CHANNEL_CHUNKS` chunks. Must
     /// not be dropped before it is done: the chunk would be lost, although counted.
     pub async fn accept(&self, chunk: Chunk) {
         self.ledger.received(Count::of(chunk.records(), chunk.bytes()));

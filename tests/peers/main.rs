@@ -1,0 +1,15 @@
+//! A second opinion: the real daemon against AWS services that are not ours (moto and ministack),
+//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose.
+//!
+//! The tests make their own Python environment. Where that cannot be done they say `skipped: …`
+//! and pass, unless `REQUIRE_PEERS` is set: then they fail.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+#[path = "../it/daemon.rs"]
+#[allow(dead_code, unreachable_pub, reason = "what the integration tests share is more than is used here")]
+mod daemon;
+
+mod clients;
+mod python;
+mod services;

@@ -1,0 +1,551 @@
+//! Holds the house to its map and the documents to the code.
+//!
+//! What is checked by reading text is checked line by line: comments and `#[cfg(test)]` code of
+//! `src` count for nothing unless a check says so. Each failure lists every place at fault as
+//! `file:line` with what to do.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde_json::Value;
+
+const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
+const SEMANTICS: &str = "docs/SEMANTICS.md";
+
+/// Rooms that every room may use.
+const FOUNDATION: [&str; 3] = ["record", "budget", "limits"];
+/// Rooms that shells may use besides: every file but the [`PURE`] ones.
+const FOR_SHELLS: [&str; 2] = ["config", "telemetry"];
+
+/// The crates that reach AWS, for rooms that may import `aws_*`.
+const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
+
+/// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
+/// generator are their arguments.
+const PURE: [&str; 26] = [
+    "src/batcher/",
+    "src/buffer/ledger.rs",
+    "src/config/later.rs",
+    "src/config/layer.rs",
+    "src/config/problem.rs",
+    "src/config/resolve.rs",
+    "src/config/schema.rs",
+    "src/config/table.rs",
+    "src/firehose/answer.rs",
+    "src/firehose/body.rs",
+    "src/firehose/classify.rs",
+    "src/framing/",
+    "src/limits.rs",
+    "src/local/api.rs",
+    "src/local/cloudwatch/",
+    "src/local/faults.rs",
+    "src/local/quota.rs",
+    "src/local/service.rs",
+    "src/local/store.rs",
+    "src/local/stream.rs",
+    "src/record.rs",
+    "src/sender/backoff.rs",
+    "src/sender/gate.rs",
+    "src/sender/verdicts.rs",
+    "src/telemetry/histogram.rs",
+    "src/telemetry/quiet.rs",
+];
+
+/// What pure code does not name. `fastrand::Rng` as a type and `Rng::with_seed` are no chance.
+const IMPURE: [&str; 14] = [
+    "tokio",
+    "async ",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "std::process",
+    "Instant::now",
+    "SystemTime::now",
+    ".elapsed()",
+    "telemetry::now",
+    "wall_clock",
+    "Rng::new",
+    "fastrand::",
+];
+
+#[test]
+fn rooms_import_what_the_map_allows_and_nothing_else() {
+    let map = Map::read();
+    let mut faults = Vec::new();
+    let mut used = BTreeSet::new();
+    // lib.rs only says which rooms there are.
+    for file in sources().into_iter().filter(|file| file.path != "src/lib.rs") {
+        let room = file.room();
+        let Some(allowed) = map.0.get(&room) else {
+            faults.push(format!("{}: `{room}` is no room of the table in {ARCHITECTURE}: add it", file.path));
+            continue;
+        };
+        for (number, line) in &file.product {
+            for other in file.rooms_named(line) {
+                used.insert((room.clone(), other.clone()));
+                let pure = is_pure(&file.path);
+                if other == room
+                    || FOUNDATION.contains(&other.as_str())
+                    || !pure && FOR_SHELLS.contains(&other.as_str())
+                    || allowed.contains(&other)
+                {
+                    continue;
+                }
+                if other.is_empty() {
+                    faults.push(format!("{}:{number}: write one `use` a room, for the eye too", file.path));
+                    continue;
+                }
+                faults.push(format!(
+                    "{}:{number}: `{room}` may not import `{other}`: turn the dependency round, or argue the edge in {ARCHITECTURE}, \"Rooms\"",
+                    file.path
+                ));
+            }
+            if !allowed.contains("aws_*") && SDK.iter().any(|sdk| line.contains(sdk)) {
+                faults.push(format!(
+                    "{}:{number}: `{room}` may not use the AWS SDK: let `firehose` do it",
+                    file.path
+                ));
+            }
+        }
+    }
+    for (room, allowed) in map.0.iter().filter(|(_, allowed)| !allowed.contains("*")) {
+        for other in allowed.iter().filter(|other| *other != "aws_*") {
+            if !used.contains(&(room.clone(), other.clone())) {
+                faults.push(format!(
+                    "{ARCHITECTURE}: `{room}` may import `{other}`, but does not: remove it from the table"
+                ));
+            }
+        }
+    }
+    report(faults);
+}
+
+#[test]
+fn pure_files_name_no_clock_no_io_and_no_source_of_chance() {
+    let mut faults = Vec::new();
+    let files = sources();
+    for pure in PURE.iter() {
+        if !files.iter().any(|file| file.path.starts_with(pure)) {
+            faults.push(format!("{pure}: listed as pure and not there: correct the list in tests/tidy.rs"));
+        }
+    }
+    for file in files.iter().filter(|file| is_pure(&file.path)) {
+        for (number, line) in &file.product {
+            let line = line.replace("fastrand::Rng", "Rng");
+            for word in IMPURE.iter().filter(|word| line.contains(**word)) {
+                faults.push(format!(
+                    "{}:{number}: pure code names `{word}`: take what it gives as an argument",
+                    file.path
+                ));
+            }
+        }
+    }
+    report(faults);
+}
+
+#[test]
+fn every_module_opens_with_what_it_is_for() {
+    let without = sources().into_iter().filter(|file| !file.text.starts_with("//! "));
+    report(without.map(|file| format!("{}:1: open it with a `//!` line", file.path)).collect());
+}
+
+#[test]
+fn nothing_is_put_off_or_ignored() {
+    // In two parts, so that this list does not find itself.
+    let words = [("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("#[ig", "nore"), ("unimple", "mented!")];
+    let words = words.map(|(first, rest)| [first, rest].concat());
+    let mut faults = Vec::new();
+    for path in project_files(&["rs", "md", "toml", "py", "run", "yml", "sh"]) {
+        for (number, line) in numbered(&read(&path)) {
+            for word in words.iter().filter(|word| line.contains(*word)) {
+                faults
+                    .push(format!("{path}:{number}: `{word}`: do it, or file an issue and remove the line"));
+            }
+        }
+    }
+    report(faults);
+}
+
+#[test]
+fn every_relative_link_of_a_document_leads_somewhere() {
+    let mut faults = Vec::new();
+    for path in project_files(&["md"]) {
+        let directory = Path::new(&path).parent().unwrap();
+        for (number, line) in numbered(&read(&path)) {
+            for link in between(line, "](", ')').into_iter().filter(|link| !link.contains("://")) {
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target =
+                    if file.is_empty() { path.clone() } else { directory.join(file).display().to_string() };
+                if !root().join(&target).exists() {
+                    faults.push(format!(
+                        "{path}:{number}: {target} does not exist: write it, or correct the link"
+                    ));
+                } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
+                    faults.push(format!("{path}:{number}: {target} has no heading for #{anchor}"));
+                }
+            }
+        }
+    }
+    report(faults);
+}
+
+#[test]
+fn every_metric_that_a_document_names_is_exported() {
+    let now = hydrant::telemetry::now();
+    let figures = hydrant::telemetry::figures::Figures::new(Arc::default(), now);
+    let exposition = Arc::new(figures).exposition(now);
+    let families: BTreeSet<&str> =
+        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(families.contains("hydrant_records_held"), "{exposition}");
+    let exported = |name: &str| {
+        let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
+        suffixes.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|base| families.contains(base)))
+    };
+    let mut faults = Vec::new();
+    for path in documents() {
+        for (number, line) in numbered(&read(&path)) {
+            for name in words(line, "hydrant_").into_iter().filter(|name| !exported(name)) {
+                faults.push(format!("{path}:{number}: no metric is named {name}"));
+            }
+        }
+    }
+    report(faults);
+}
+
+/// A key is recognised by its dots: a word in backticks such as `` `retry.max_delay` ``, perhaps
+/// with ` = value`. `listen.NAME.key` takes any name.
+#[test]
+fn every_configuration_key_that_a_document_names_exists() {
+    let schema = hydrant::config::json_schema();
+    let known = |key: &str| {
+        let mut at = &schema;
+        key.split('.').all(|name| {
+            let inner = at.pointer(&format!("/properties/{name}"));
+            match inner.or_else(|| at.get("additionalProperties").filter(|inner| inner.is_object())) {
+                Some(inner) => at = inner,
+                None => return false,
+            }
+            true
+        })
+    };
+    assert!(known("retry.max_delay") && known("listen.app.address") && !known("retry.max_dalay"));
+    let file_endings = ["rs", "toml", "md", "json", "yaml", "sock", "py", "lock", "log"];
+    let mut faults = Vec::new();
+    for path in documents() {
+        for (number, line) in numbered(&read(&path)) {
+            for word in backticked(line) {
+                let key = word.split([' ', '=']).next().unwrap();
+                let segments: Vec<_> = key.split('.').collect();
+                let plain = |segment: &&str| {
+                    !segment.is_empty()
+                        && segment.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+                };
+                let is_key = segments.len() > 1
+                    && segments.iter().all(plain)
+                    && segments[0].bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                    && !file_endings.contains(segments.last().unwrap());
+                if is_key && !known(key) {
+                    faults.push(format!("{path}:{number}: `{key}` is no configuration key"));
+                }
+            }
+        }
+    }
+    report(faults);
+}
+
+/// The promises stand in tables whose last column is headed "held by"; each row names there, in
+/// backticks, the functions of one or more tests.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let tests = tests();
+    let mut faults = Vec::new();
+    let mut promises = 0;
+    let mut in_table = false;
+    for (number, line) in numbered(&read(SEMANTICS)) {
+        let Some(cells) = cells(line) else {
+            in_table = false;
+            continue;
+        };
+        let last = cells.last().unwrap();
+        if last == "held by" {
+            in_table = true;
+        } else if in_table && !last.trim_matches(['-', ':']).is_empty() {
+            promises += 1;
+            let names = backticked(last);
+            if names.is_empty() {
+                faults.push(format!("{SEMANTICS}:{number}: the promise names no test in its last column"));
+            }
+            for name in names.into_iter().filter(|name| !tests.contains(*name)) {
+                faults.push(format!("{SEMANTICS}:{number}: no test is named `{name}`: name one that is"));
+            }
+        }
+    }
+    if promises == 0 {
+        faults.push(format!("{SEMANTICS}: no table has a last column headed \"held by\""));
+    }
+    report(faults);
+}
+
+#[test]
+fn every_direct_dependency_is_used_and_has_its_reason_in_the_architecture() {
+    let manifest: Value = Figment::from(Toml::string(&read("Cargo.toml"))).extract().unwrap();
+    let architecture = read(ARCHITECTURE);
+    let section = architecture.split("\n## ").find(|section| section.starts_with("Dependencies")).unwrap();
+    let reasons: BTreeSet<&str> =
+        section.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').collect();
+    let mut faults = Vec::new();
+    let mut direct = BTreeSet::new();
+    for (table, folders) in
+        [("dependencies", ["src"].as_slice()), ("dev-dependencies", &["src", "tests", "benches"])]
+    {
+        for name in manifest[table].as_object().unwrap().keys() {
+            direct.insert(name.as_str());
+            if !reasons.contains(name.as_str()) {
+                faults.push(format!(
+                    "Cargo.toml: {name} has no line in {ARCHITECTURE}, \"Dependencies\": write it"
+                ));
+            }
+            let ident = name.replace('-', "_");
+            let uses = |path: &String| !words(&read(path), &ident).is_empty();
+            if !files_below(folders, &["rs"]).iter().filter(|path| *path != "tests/tidy.rs").any(uses) {
+                faults.push(format!("Cargo.toml: {name} is not used in {folders:?}: remove it"));
+            }
+        }
+    }
+    for (number, line) in numbered(section) {
+        let names = cells(line).unwrap_or_default().first().cloned().unwrap_or_default();
+        for name in
+            names.split(", ").filter(|name| !name.is_empty() && *name != "crate" && !name.starts_with('-'))
+        {
+            if !direct.contains(name) {
+                faults.push(format!(
+                    "{ARCHITECTURE}, \"Dependencies\", line {number}: {name} is not in Cargo.toml"
+                ));
+            }
+        }
+    }
+    report(faults);
+}
+
+/// Which rooms each room may import besides the foundation: the table of [`ARCHITECTURE`].
+struct Map(BTreeMap<String, BTreeSet<String>>);
+
+impl Map {
+    fn read() -> Self {
+        let text = read(ARCHITECTURE);
+        let rows: Vec<_> = text.lines().filter_map(cells).collect();
+        let start = rows.iter().position(|row| row[0] == "room").expect("the table of rooms");
+        let rows: Vec<_> =
+            rows[start + 2..].iter().take_while(|row| row.len() == 3 && row[0] != "crate").collect();
+        let names = |cell: &str| -> Vec<String> {
+            let name = |name: &str| name.trim_end_matches('/').trim_end_matches(".rs").to_owned();
+            backticked(cell).into_iter().map(name).collect()
+        };
+        let every: BTreeSet<String> = rows.iter().flat_map(|row| names(&row[0])).collect();
+        let mut map = BTreeMap::new();
+        for row in rows {
+            let cell = names(&row[2]).into_iter().collect::<BTreeSet<_>>();
+            // `*` remembers that the cell named no single room.
+            let allowed = match row[2].starts_with("any room") {
+                true => every.difference(&cell).cloned().chain(["*", "aws_*"].map(str::to_owned)).collect(),
+                false => cell,
+            };
+            map.extend(names(&row[0]).into_iter().map(|room| (room, allowed.clone())));
+        }
+        Self(map)
+    }
+}
+
+/// A file of `src`.
+struct Source {
+    /// Below the project's root.
+    path: String,
+    text: String,
+    /// Its lines with their numbers, without comments and test code.
+    product: Vec<(usize, String)>,
+}
+
+impl Source {
+    /// The first module of the file's path.
+    fn room(&self) -> String {
+        self.path["src/".len()..].split('/').next().unwrap().trim_end_matches(".rs").to_owned()
+    }
+
+    /// The rooms that a line of this file names by a path from the crate's root; a list in braces
+    /// is a room without a name.
+    fn rooms_named(&self, line: &str) -> Vec<String> {
+        let modules = self.path["src/".len()..].trim_end_matches(".rs").trim_end_matches("/mod");
+        let depth = modules.split('/').count();
+        let to_root = "super::".repeat(depth);
+        let mut rooms = Vec::new();
+        // main.rs is a crate of its own.
+        let crate_name = if self.path == "src/main.rs" { "hydrant::" } else { "crate::" };
+        for prefix in [crate_name, &to_root] {
+            for (at, _) in line.match_indices(prefix) {
+                let before = line[..at].chars().next_back();
+                if before.is_some_and(|before| before.is_alphanumeric() || "_:".contains(before)) {
+                    continue;
+                }
+                let rest = &line[at + prefix.len()..];
+                rooms.push(rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect());
+            }
+        }
+        rooms
+    }
+}
+
+/// The files of `src`, each without its test code, and without files that are test code.
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut test_files = BTreeSet::new();
+    for path in files_below(&["src"], &["rs"]) {
+        let text = read(&path);
+        let mut tests = Vec::new();
+        let product = product(&text, &mut tests);
+        let directory = Path::new(&path).parent().unwrap();
+        test_files.extend(tests.iter().map(|file| directory.join(file).display().to_string()));
+        sources.push(Source { path, text, product });
+    }
+    sources.retain(|source| !test_files.contains(&source.path));
+    sources
+}
+
+/// The lines of `text` with their numbers, without comments and test code; the modules that it
+/// declares for tests go to `tests`.
+fn product(text: &str, tests: &mut Vec<String>) -> Vec<(usize, String)> {
+    let mut product = Vec::new();
+    let mut lines = numbered(text);
+    while let Some((number, line)) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            let item = lines.next().map(|(_, item)| item).unwrap_or_default();
+            if let Some(module) = item.trim().strip_suffix(';').and_then(|item| item.rsplit(' ').next()) {
+                tests.push(format!("{module}.rs"));
+            } else if item.ends_with('{') {
+                // To the brace that closes it, which rustfmt puts below the attribute.
+                let indent = &line[..line.len() - line.trim_start().len()];
+                lines.by_ref().find(|(_, line)| line.strip_prefix(indent).is_some_and(|rest| rest == "}"));
+            }
+        } else if !line.trim_start().starts_with("//") {
+            product.push((number, line.to_owned()));
+        }
+    }
+    product
+}
+
+fn is_pure(path: &str) -> bool {
+    PURE.iter().any(|pure| path.starts_with(pure))
+}
+
+/// The names of all tests: functions with an attribute that ends in `test`, perhaps with arguments.
+fn tests() -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for path in files_below(&["src", "tests"], &["rs"]) {
+        let mut is_test = false;
+        for line in read(&path).lines().map(str::trim) {
+            let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+            if let Some((name, _)) = function.and_then(|function| function.split_once('(')) {
+                if std::mem::take(&mut is_test) {
+                    tests.insert(name.to_owned());
+                }
+            } else if line.starts_with("#[") {
+                is_test |= line.contains("test]") || line.contains("test(");
+            }
+        }
+    }
+    tests
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path} could not be read: {error}"))
+}
+
+/// The lines with their numbers from 1.
+fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
+}
+
+/// What users read.
+fn documents() -> Vec<String> {
+    let mut documents = files_below(&["docs"], &["md"]);
+    documents.push("README.md".to_owned());
+    documents
+}
+
+/// The project's own files with one of `endings`, as paths below the root, ascending.
+fn project_files(endings: &[&str]) -> Vec<String> {
+    let entries =
+        fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let foreign = ["target", ".git", "node_modules", "cdk.out"];
+    let own: Vec<_> = entries.filter(|name| !foreign.contains(&name.as_str())).collect();
+    files_below(&own.iter().map(String::as_str).collect::<Vec<_>>(), endings)
+}
+
+fn files_below(paths: &[&str], endings: &[&str]) -> Vec<String> {
+    let mut pending: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    let mut files = Vec::new();
+    while let Some(path) = pending.pop() {
+        let whole = root().join(&path);
+        if whole.is_dir() {
+            pending.extend(fs::read_dir(whole).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+        } else if endings.iter().any(|ending| path.extension().or(path.file_name()).unwrap() == *ending) {
+            files.push(path.display().to_string());
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The cells of a row of a Markdown table.
+fn cells(line: &str) -> Option<Vec<String>> {
+    let row = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+    Some(row.split('|').map(|cell| cell.trim().to_owned()).collect())
+}
+
+fn backticked(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Everything in `line` between `open` and the next `close`.
+fn between<'a>(line: &'a str, open: &str, close: char) -> Vec<&'a str> {
+    line.split(open).skip(1).filter_map(|rest| rest.split_once(close)).map(|(inside, _)| inside).collect()
+}
+
+/// The words of letters, digits and underscores in `text` that start with `prefix`, itself not
+/// inside a word or a path, and go on after it unless it is a word.
+fn words<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(prefix)
+        .filter(|(at, _)| !text[..*at].ends_with(|c| in_word(c) || "-/:".contains(c)))
+        .map(|(at, _)| text[at..].split(|c| !in_word(c)).next().unwrap())
+        .filter(|word| (word.len() > prefix.len()) == prefix.ends_with('_'))
+        .collect()
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let slug = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().to_lowercase();
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c))
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(slug).collect()
+}
+
+/// Fails with every fault on a line of its own.
+fn report(faults: Vec<String>) {
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
