@@ -208,8 +208,8 @@ impl Batcher {
         self.flush = self.sizes.fresh.records;
     }
 
-    /// Gives up the record chunks that have waited longest and were never sent, at least `bytes`
-    /// bytes of them if there are so many. Returns what was given up.
+    /// Gives up what has waited longest, at least `bytes` bytes if there are so many: of what was
+    /// never sent, and when nothing of that is left, of what was. Returns what was given up.
     pub fn handle_pressure(&mut self, bytes: usize) -> Size {
         let mut dropped = Size::default();
         while dropped.bytes < bytes
@@ -219,7 +219,29 @@ impl Batcher {
         }
         self.sizes.fresh -= dropped;
         self.flush = self.flush.min(self.sizes.fresh.records);
+        while dropped.bytes < bytes
+            && let Some(size) = self.pop_sent()
+        {
+            dropped += size;
+        }
         dropped
+    }
+
+    /// Takes out some of what was sent before and is here again.
+    fn pop_sent(&mut self) -> Option<Size> {
+        if let Some(portion) = self.again.pop_front() {
+            let size = Size::of(&portion.span);
+            self.sizes.again -= size;
+            return Some(size);
+        }
+        if let Some((_, portions)) = self.waiting.pop_first() {
+            let size = Batch::new(portions).size;
+            self.sizes.waiting -= size;
+            return Some(size);
+        }
+        let size = self.fixed.pop_front()?.size;
+        self.sizes.fixed -= size;
+        Some(size)
     }
 
     /// Size that the next batch has at most, if one would leave now.

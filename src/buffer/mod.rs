@@ -66,7 +66,7 @@ pub struct Outlet {
     pub chunks: async_channel::Receiver<Chunk>,
     /// The budget that they hold parts of.
     pub budget: Budget,
-    /// Told when a reservation has to wait and the oldest records should make room for it.
+    /// Told when a listener finds no room.
     pub pressure: Arc<Notify>,
     /// The account.
     pub ledger: Arc<Ledger>,
@@ -99,22 +99,21 @@ impl Intake {
     ///
     /// Dropping the future gives up the place in the queue and nothing else.
     pub async fn reserve(&self, bytes: usize) -> Option<Reservation> {
-        let free = self.budget.try_reserve(bytes);
-        match (free, self.on_full) {
-            (Some(reservation), _) => Some(reservation),
-            (None, OnFull::Block) => Some(self.budget.reserve(bytes).await),
-            (None, OnFull::DropNewest) => None,
-            (None, OnFull::DropOldest) => {
-                let reservation = self.budget.reserve(bytes);
-                tokio::pin!(reservation);
-                // Polled once before the word goes out, so that the flush task sees the wish.
-                if let std::task::Poll::Ready(reservation) = futures_util::poll!(&mut reservation) {
-                    return Some(reservation);
-                }
-                self.pressure.notify_one();
-                Some(reservation.await)
-            }
+        if let Some(reservation) = self.budget.try_reserve(bytes) {
+            return Some(reservation);
         }
+        if self.on_full == OnFull::DropNewest {
+            self.pressure.notify_one();
+            return None;
+        }
+        let reservation = self.budget.reserve(bytes);
+        tokio::pin!(reservation);
+        // Polled once before the word goes out, so that the flush task sees the wish.
+        if let std::task::Poll::Ready(reservation) = futures_util::poll!(&mut reservation) {
+            return Some(reservation);
+        }
+        self.pressure.notify_one();
+        Some(reservation.await)
     }
 
     /// Room for `bytes` if it is there.

@@ -23,31 +23,39 @@ use crate::telemetry::now;
 /// Least and most bytes asked for in one read. It doubles while reads come back full and halves
 /// while they come back nearly empty.
 const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
-/// A read at the largest size, with all that its records may need, may take at most this part of
-/// the budget, so that a small buffer is not one connection's.
-const READ_SHARE: usize = 16;
-
-/// Longest record that a connection can read with `capacity` bytes of budget, half of which may be
-/// taken by unfinished records: with the room that the next read wants (see
-/// `Reader::next_capacity`) and what its records may need, a sixteenth of the budget twice over,
-/// it must fit the other half.
+/// Longest record that a connection can read with `capacity` bytes of budget. Half of the budget
+/// may be taken by unfinished records; of the other half this leaves three eighths for the next
+/// read and all that its records may need (see [`most_read_bytes`]), so that a connection never
+/// waits for more than can become free.
 #[must_use]
 pub fn longest_record(capacity: usize) -> usize {
-    let room = capacity / 2 - capacity / READ_SHARE * 2 - CHUNK_OVERHEAD_BYTES;
-    (room / 2).max(room.saturating_sub(READ_BYTES.1))
+    // One byte more may be the CR of its CRLF.
+    capacity / 16 * 5 - CHUNK_OVERHEAD_BYTES - 1
+}
+
+/// Largest read that, with all that its records may need, takes at most three sixteenths of
+/// `capacity`.
+fn most_read_bytes(framer: &Lines, capacity: usize) -> usize {
+    let mut most = READ_BYTES.1;
+    while most > 1024 && most + framer.overhead(most) > capacity / 16 * 3 {
+        most /= 2;
+    }
+    most
 }
 
 /// Reads `source` until it ends, breaks, or is told to stop.
 pub(super) async fn serve<S: Source>(shared: &Shared, source: S) {
     let intake = shared.context.intake.clone();
+    let framer = shared.framer();
+    let most_read_bytes = most_read_bytes(&framer, intake.capacity());
     let reader = Reader {
         partial: intake.partials().enter(),
-        framer: shared.framer(),
+        framer,
         acker: Acker::new(shared.config.acks),
         buffer: BytesMut::new(),
         hold: Reservation::none(),
-        read_bytes: READ_BYTES.0,
-        most_read_bytes: (intake.capacity() / READ_SHARE).clamp(1024, READ_BYTES.1),
+        read_bytes: READ_BYTES.0.min(most_read_bytes),
+        most_read_bytes,
         intake,
         shared,
         source,
@@ -200,7 +208,7 @@ impl<S: Source> Reader<'_, S> {
     /// Memory for the next read and for all that can come of it, or `None` to read and drop.
     async fn room(&mut self) -> Option<Reservation> {
         let bytes = self.next_capacity();
-        let bytes = bytes + self.framer.overhead(self.read_bytes) + CHUNK_OVERHEAD_BYTES;
+        let bytes = bytes + self.framer.overhead(bytes - self.buffer.len()) + CHUNK_OVERHEAD_BYTES;
         tokio::select! {
             biased;
             // Given up while it waits, so that it is not what it waits for.
@@ -217,7 +225,7 @@ impl<S: Source> Reader<'_, S> {
     /// is long, so that a long record is not copied more often than it doubles.
     fn next_capacity(&self) -> usize {
         let unfinished = self.buffer.len();
-        unfinished + self.read_bytes.max(unfinished.min(READ_BYTES.1))
+        unfinished + self.read_bytes.max(unfinished.min(self.most_read_bytes))
     }
 
     /// One read into memory that is reserved.
@@ -273,7 +281,9 @@ impl<S: Source> Reader<'_, S> {
         } else {
             (records, capacity)
         };
-        hold.shrink(used + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES);
+        let needed = used + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES;
+        debug_assert!(needed.min(self.intake.capacity()) <= hold.bytes(), "{needed} bytes held unreserved");
+        hold.shrink(needed);
         let mut chunk = Chunk::new(records, ends.into_boxed_slice(), received, hold);
         if let Some((origin, first)) = self.acker.accept(chunk.records()) {
             chunk = chunk.with_origin(origin, first);

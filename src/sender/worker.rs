@@ -24,6 +24,7 @@ use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
 use crate::buffer::{Count, DropReason, Outlet};
+use crate::config::OnFull;
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::limits::billed_bytes;
 use crate::record::Chunk;
@@ -92,6 +93,8 @@ pub struct Worker<F> {
     open: bool,
     /// The stream has taken a record since the daemon started, so a refusal is the record's.
     has_delivered: bool,
+    /// A listener had no room and may still wait for it.
+    pressed: bool,
     /// `PutRecord` is not permitted, so single records go by `PutRecordBatch`, which is enough.
     put_record_denied: bool,
     flights: Vec<Flight>,
@@ -135,6 +138,7 @@ impl<F: Firehose> Worker<F> {
             random: fastrand::Rng::new(),
             open: true,
             has_delivered: false,
+            pressed: false,
             put_record_denied: false,
             flights: Vec::new(),
             next_flight: 0,
@@ -151,6 +155,9 @@ impl<F: Firehose> Worker<F> {
     pub async fn run(mut self) -> Count {
         loop {
             let at = now();
+            if self.pressed {
+                self.relieve();
+            }
             self.launch(at);
             self.report(at);
             if !self.open
@@ -167,7 +174,7 @@ impl<F: Firehose> Worker<F> {
                 Some((id, result)) = self.answers.next() => self.apply_answer(id, result),
                 Some((letters, result)) = self.burials.next() => self.apply_burial(&letters, result),
                 chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
-                () = self.outlet.pressure.notified() => self.apply_pressure(),
+                () = self.outlet.pressure.notified() => self.pressed = true,
                 () = self.control.flush.notified() => self.apply_flush(),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }
@@ -235,13 +242,24 @@ impl<F: Firehose> Worker<F> {
         self.gate.handle_flush(now());
     }
 
-    /// `buffer.on_full = "drop-oldest"`: a listener waits for room.
-    fn apply_pressure(&mut self) {
-        let wanted = self.outlet.budget.wanted();
-        let size = self.batcher.handle_pressure(wanted);
-        if size.records > 0 {
-            self.outlet.ledger.dropped(DropReason::BufferFull, Count::of(size.records, size.bytes));
-            self.voice.dropped(size, DropReason::BufferFull, now());
+    /// A listener has no room. Where requests are under way, their answers may make some; where
+    /// none are, an open batch that can't fill for want of room leaves as it is.
+    fn relieve(&mut self) {
+        while let Ok(chunk) = self.outlet.chunks.try_recv() {
+            self.batcher.handle_chunk(chunk);
+        }
+        if self.outlet.on_full == OnFull::DropOldest {
+            let wanted = self.outlet.budget.wanted();
+            let size = self.batcher.handle_pressure(wanted);
+            if size.records > 0 {
+                self.outlet.ledger.dropped(DropReason::BufferFull, Count::of(size.records, size.bytes));
+                self.voice.dropped(size, DropReason::BufferFull, now());
+            }
+            // What is under way can't be dropped, but may come back.
+            self.pressed = size.bytes < wanted;
+        } else if self.flights.is_empty() {
+            self.pressed = false;
+            self.batcher.handle_flush();
         }
     }
 

@@ -8,14 +8,20 @@ use std::time::Duration;
 use hydrant::local::{Local, Options};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::process::{Child, ChildStderr, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
 
 /// The stream that every test delivers to.
 pub const STREAM: &str = "app";
 /// Longest that anything is waited for: only a failure takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(25);
+
+/// What `future` gives, within [`PATIENCE`].
+pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("never {what}"))
+}
 
 /// An embedded Firehose that delivers below a directory of its own.
 pub struct Sink {
@@ -67,9 +73,12 @@ pub struct Daemon {
     pub child: Child,
     pub directory: TempDir,
     pub stdin: Option<ChildStdin>,
-    log: Lines<BufReader<ChildStderr>>,
+    /// Everything that was said, read as it comes so that the daemon never waits for its log;
+    /// closed when the daemon has ended.
+    log: watch::Receiver<Vec<Value>>,
+    /// Lines of the log that [`Daemon::until_said`] is past.
+    heard: usize,
     admin: String,
-    seen: Vec<Value>,
 }
 
 /// A daemon as it ended.
@@ -86,13 +95,19 @@ impl Ended {
 
 /// The command, with an environment of its own.
 pub fn hydrant() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
+    alone(Command::new(env!("CARGO_BIN_EXE_hydrant")))
+}
+
+/// The key that every daemon signs with.
+pub const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+
+fn alone(mut command: Command) -> Command {
     command.env_clear();
     command.envs([
         ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),
         ("AWS_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-        ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_CONFIG_FILE", "/nonexistent"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
@@ -113,7 +128,15 @@ impl Daemon {
 
     /// A daemon with `settings` and no others but the stream's name and a free admin port.
     pub async fn start_in<'a>(directory: TempDir, settings: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut command = hydrant();
+        Self::run(hydrant(), directory, settings).await
+    }
+
+    /// As [`Daemon::start_in`], by a command that was made ready.
+    pub async fn run<'a>(
+        mut command: Command,
+        directory: TempDir,
+        settings: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
         command.args(["run", "--set", "admin.address=tcp:127.0.0.1:0"]);
         command.arg("--set").arg(format!("delivery_stream_name={STREAM}"));
         for setting in settings {
@@ -121,9 +144,16 @@ impl Daemon {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (said, log) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                said.send_modify(|lines: &mut Vec<Value>| lines.push(line));
+            }
+        });
         let stdin = child.stdin.take();
-        let mut daemon = Self { child, directory, stdin, log, admin: String::new(), seen: Vec::new() };
+        let mut daemon = Self { child, directory, stdin, log, heard: 0, admin: String::new() };
         let line = daemon.until_said("Admin listening.").await;
         daemon.admin = line["address"].as_str().unwrap().trim_start_matches("tcp:").to_owned();
         daemon
@@ -144,21 +174,20 @@ impl Daemon {
         stream.shutdown().await.unwrap();
     }
 
-    /// The next log line with this message; lines before it are kept for [`Ended::log`].
+    /// The next log line with this message.
     pub async fn until_said(&mut self, message: &str) -> Value {
-        let next = async {
-            loop {
-                let Some(line) = self.log.next_line().await.unwrap() else {
-                    panic!("the daemon ended without saying {message:?}; it said: {:#?}", self.seen);
-                };
-                let line: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                self.seen.push(line.clone());
-                if line["message"] == message {
-                    return line;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, next).await.unwrap_or_else(|_| panic!("never said: {message}"))
+        let heard = self.heard;
+        let new = |log: &Vec<Value>| log.iter().skip(heard).position(|line| line["message"] == message);
+        let said = async { self.log.wait_for(|log| new(log).is_some()).await.map(drop) };
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        let log = self.log.borrow();
+        match said {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => panic!("ended without saying {message:?}; said: {:#?}", *log),
+            Err(_) => panic!("never said {message:?}; said: {:#?}", *log),
+        }
+        self.heard += new(&log).unwrap() + 1;
+        log[self.heard - 1].clone()
     }
 
     /// Body and status code of a GET of the admin listener.
@@ -220,28 +249,70 @@ impl Daemon {
     /// Waits for the end.
     pub async fn ended(mut self) -> Ended {
         let end = async {
-            while let Some(line) = self.log.next_line().await.unwrap() {
-                self.seen.push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
-            }
+            while self.log.changed().await.is_ok() {}
             self.child.wait().await.unwrap()
         };
-        let status = tokio::time::timeout(PATIENCE, end).await.expect("the daemon did not end");
-        Ended { status, log: self.seen }
+        let status = match tokio::time::timeout(PATIENCE, end).await {
+            Ok(status) => status,
+            Err(_) => panic!("did not end; said: {:#?}", *self.log.borrow()),
+        };
+        let log = self.log.borrow().clone();
+        Ended { status, log }
     }
+
+    /// The sum of the samples of the metric called `name`, with or without labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        sum(&self.get("/metrics").await.1, name)
+    }
+
+    /// Waits until nothing comes in any more: producers have sent all, or are held back.
+    pub async fn until_still(&self) -> Value {
+        let (mut last, mut looks) = (Value::Null, 0);
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
+        while looks < 20 {
+            pace.tick().await;
+            let status = self.status().await;
+            let still = status["ledger"]["received"] == last["ledger"]["received"];
+            looks = if still { looks + 1 } else { 0 };
+            last = status;
+        }
+        last
+    }
+
+    /// The most memory that was resident at any moment, in bytes, without the pages of the program
+    /// itself: those of a debug build are twice as many as those of a release.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        1024 * (kib("VmHWM:") - kib("RssFile:"))
+    }
+}
+
+/// A number of the status or of a log line, by its path.
+pub fn number(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {path} in {value:#}"))
+}
+
+fn sum(metrics: &str, name: &str) -> u64 {
+    let samples = metrics.lines().filter_map(|line| {
+        let labels = line.strip_prefix(name)?;
+        labels.starts_with(['{', ' ']).then(|| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    });
+    samples.sum()
 }
 
 /// Both sides of the ledger equation from the text of `/metrics`.
 pub fn balance(metrics: &str) -> (u64, u64) {
-    let value = |prefix: &str| -> u64 {
-        let lines = metrics.lines().filter(|line| line.starts_with(prefix));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    let taken = ["received_total", "recovered_total"];
+    let accounted = ["delivered_total", "dead_lettered_total", "dropped_total", "held"];
+    let side = |columns: &[&str]| {
+        columns.iter().map(|column| sum(metrics, &format!("hydrant_records_{column}"))).sum()
     };
-    let taken = value("hydrant_records_received_total ") + value("hydrant_records_recovered_total ");
-    let accounted = value("hydrant_records_delivered_total ")
-        + value("hydrant_records_dead_lettered_total ")
-        + value("hydrant_records_dropped_total{")
-        + value("hydrant_records_held ");
-    (taken, accounted)
+    (side(&taken), side(&accounted))
 }
 
 /// The lines `0..records`, each of `bytes` bytes with its LF.
@@ -259,4 +330,11 @@ pub fn line(number: usize, bytes: usize) -> Vec<u8> {
     line.resize(bytes - 3, b'x');
     line.extend(b"\"}\n");
     line
+}
+
+/// Lets this process, and the daemons that it starts, have as many files open as the system allows.
+pub fn many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

@@ -6,6 +6,7 @@
 
 mod daemon;
 
+mod bounds;
 mod commands;
 mod faults;
 mod ingest;

@@ -7,7 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 #[path = "../it/daemon.rs"]
-#[allow(dead_code, unreachable_pub, reason = "what the integration tests share is more than is used here")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "what the integration tests share is more than is used here"
+)]
 mod daemon;
 
 mod clients;
