@@ -157,7 +157,12 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let usage = subject.finish();
     let seconds = begin.elapsed().as_secs_f64();
     let delivered = sink.finish();
-    assert_eq!(delivered.trim(), lines.to_string(), "records delivered, of those that were sent");
+    assert_eq!(
+        delivered.trim(),
+        lines.to_string(),
+        "records delivered, of those sent; it said: {}",
+        usage.log
+    );
     let gigabytes = (lines * size) as f64 / 1e9;
     Round {
         megabytes_per_second: gigabytes * 1e3 / seconds,
@@ -179,7 +184,7 @@ fn start(options: &Options) -> Start {
     let acknowledged = subject.age();
     drop(stream);
     subject.finish();
-    assert_eq!(sink.finish().trim(), "1", "records delivered, of the one that was sent");
+    assert_eq!(sink.finish().trim(), "1", "records delivered, of the one sent");
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     Start { connected: milliseconds(connected), acknowledged: milliseconds(acknowledged) }
 }

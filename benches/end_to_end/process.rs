@@ -84,6 +84,8 @@ pub(crate) struct Usage {
     pub(crate) system: f64,
     /// Most MiB that were resident.
     pub(crate) peak_mib: f64,
+    /// What it said.
+    pub(crate) log: String,
 }
 
 impl Subject {
@@ -157,7 +159,8 @@ impl Subject {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let ticks: Vec<&str> = fields.split(' ').skip(11).take(2).collect();
         let seconds = |ticks: &str| ticks.parse::<f64>().unwrap() / TICKS_A_SECOND;
-        Usage { user: seconds(ticks[0]), system: seconds(ticks[1]), peak_mib }
+        let log = std::fs::read_to_string(log(&self.directory)).unwrap();
+        Usage { user: seconds(ticks[0]), system: seconds(ticks[1]), peak_mib, log }
     }
 
     /// The process's last `stat`: it has given back its memory, so it is about to end.
