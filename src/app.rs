@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -143,8 +142,7 @@ impl App {
         for bound in listeners {
             let (listener, address) = (bound.name(), bound.address());
             tracing::info!(listener, address, "Listening.");
-            served.spawn(bound.serve(listener::Context {
-                intake: intake.clone(),
+            let context = listener::Context {
                 delimiter: Delimiter::new(config.delimiter.clone()),
                 max_record_bytes: sizes.record_bytes,
                 on_full: config.buffer.on_full,
@@ -152,7 +150,8 @@ impl App {
                 stop: stop.clone(),
                 abort: control.abort.clone(),
                 tasks: tasks.clone(),
-            }));
+            };
+            served.spawn(bound.serve(intake.clone(), context));
         }
         drop(intake);
         served.close();
@@ -166,21 +165,12 @@ impl App {
             let context = admin::Context { figures: Arc::clone(&figures), about: Arc::new(about) };
             tasks.spawn(admin::serve(socket, context, closed.clone()));
         }
-        // A daemon whose listeners have all ended (standard input, say) is done when they are.
         let ended = futures_util::stream::once(async move {
             served.wait().await;
-            Order::Stop
+            Order::Finish
         });
-        let orders = futures_util::stream::select(
-            orders,
-            ended.filter({
-                let stop = stop.clone();
-                move |_| std::future::ready(!stop.is_cancelled())
-            }),
-        );
-        let left =
-            drain::obey(Box::pin(orders), worker.run(), &stop, &control, &figures, config.shutdown_drain)
-                .await;
+        let orders = futures_util::stream::select(orders, ended);
+        let left = drain::obey(orders, worker.run(), &stop, &control, &figures, config.shutdown_drain).await;
         // Connections that still tell their producers how far their records have come.
         closed.cancel();
         tasks.close();

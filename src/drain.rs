@@ -15,9 +15,12 @@ use crate::telemetry::figures::Figures;
 /// What the outside asks of a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// SIGTERM, SIGINT, or every listener has ended: deliver what is held and exit. A second one
-    /// exits at once.
+    /// SIGTERM or SIGINT: deliver what is held and exit before the deadline. A second one exits at
+    /// once.
     Stop,
+    /// Every listener has ended (standard input, say): deliver what is held, however long it
+    /// takes, and exit.
+    Finish,
     /// SIGUSR1: send what is held now.
     Flush,
     /// SIGHUP: read the configuration again.
@@ -47,19 +50,27 @@ pub fn signals() -> io::Result<Orders> {
 /// Carries orders out until `settled` is done: the flush task's end, which comes when the
 /// listeners are gone and nothing is held, or when it was told to abort.
 ///
-/// Stopping has one deadline, `limit` after the first order to stop. Until then: listeners accept
+/// Stopping has one deadline, `limit` after the first [`Order::Stop`]. Until then: listeners accept
 /// nothing more and read what their sockets hold; the flush task sends what is left. At the
 /// deadline, or with a second order, it is told to give up.
 pub async fn obey<T>(
-    mut orders: Orders,
+    orders: impl Stream<Item = Order>,
     settled: impl Future<Output = T>,
     stop: &CancellationToken,
     control: &Control,
     figures: &Figures,
     limit: Duration,
 ) -> T {
-    tokio::pin!(settled);
-    let mut deadline = None;
+    tokio::pin!(settled, orders);
+    let (mut asked, mut deadline) = (false, None);
+    let drain = || {
+        let held = figures.ledger().columns().held;
+        tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
+        figures.set_draining();
+        stop.cancel();
+        // What is held goes now, and while `figures` says so what comes goes as it comes.
+        control.flush.notify_one();
+    };
     loop {
         let expiry = async {
             match deadline {
@@ -79,16 +90,16 @@ pub async fn obey<T>(
                 Order::Reload => tracing::warn!(
                     "This version can't reload: restart the daemon to apply a changed configuration."
                 ),
-                Order::Stop if stop.is_cancelled() => {
+                Order::Finish if stop.is_cancelled() => {}
+                Order::Finish => drain(),
+                Order::Stop if asked => {
                     tracing::warn!("Asked twice to stop, exiting at once.");
                     control.abort.cancel();
                     deadline = None;
                 }
                 Order::Stop => {
-                    let held = figures.ledger().columns().held;
-                    tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
-                    figures.set_draining();
-                    stop.cancel();
+                    asked = true;
+                    drain();
                     deadline = Some(tokio::time::Instant::from_std(crate::telemetry::now() + limit));
                 }
             },

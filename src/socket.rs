@@ -2,7 +2,8 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -195,10 +196,31 @@ impl Socket {
         }
     }
 
-    /// A connection that was waiting already: the next one to come within `silence`, which need
-    /// only be long enough for the runtime to look at the socket.
-    pub async fn accept_waiting(&self, silence: Duration) -> Option<Connection> {
-        tokio::time::timeout(silence, self.accept()).await.ok()?.ok()
+    /// Takes no new connection into the queue of those that wait to be accepted, where that is
+    /// possible without losing those that do: on a Unix socket.
+    pub fn refuse_more(&self) {
+        match self {
+            Self::Unix(listener, _) => drop(SockRef::from(listener).shutdown(Shutdown::Read)),
+            Self::Tcp(_) => {}
+        }
+    }
+
+    /// A connection that waits already, whether or not the runtime has noticed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldBlock`] when none does, else what the system said of one connection.
+    pub fn accept_waiting(&self) -> io::Result<Connection> {
+        let (accepted, _) = match self {
+            Self::Unix(listener, _) => SockRef::from(listener).accept(),
+            Self::Tcp(listener) => SockRef::from(listener).accept(),
+        }?;
+        accepted.set_nonblocking(true)?;
+        let accepted = OwnedFd::from(accepted);
+        Ok(match self {
+            Self::Unix(..) => Connection::Unix(UnixStream::from_std(accepted.into())?),
+            Self::Tcp(_) => Connection::Tcp(TcpStream::from_std(accepted.into())?),
+        })
     }
 }
 

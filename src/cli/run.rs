@@ -29,7 +29,12 @@ pub fn execute(args: Args) -> u8 {
     }
     telemetry::log::start(loaded.config.log);
     match super::runtime() {
-        Ok(runtime) => runtime.block_on(serve(loaded.config)),
+        Ok(runtime) => {
+            let code = runtime.block_on(serve(loaded.config));
+            // A read of standard input can't be called off; there is nothing else to wait for.
+            runtime.shutdown_background();
+            code
+        }
         Err(code) => code,
     }
 }

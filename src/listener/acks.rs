@@ -123,18 +123,22 @@ impl Acker {
     ///
     /// When the connection is broken.
     pub(super) fn flush<S: Source>(&mut self, source: &mut S) -> io::Result<()> {
-        self.compose();
-        if self.line.is_empty() {
-            return Ok(());
-        }
-        match source.try_write(&self.line) {
-            Ok(written) => {
-                self.line.drain(..written.min(self.line.len()));
-                Ok(())
+        loop {
+            self.compose();
+            if self.line.is_empty() {
+                return Ok(());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
+            match source.try_write(&self.line) {
+                Ok(written) => drop(self.line.drain(..written.min(self.line.len()))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// Whether something is to be written that the producer has not taken yet.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.line.is_empty()
     }
 
     /// Whether the producer has been told of every record that was accepted.

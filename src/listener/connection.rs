@@ -12,10 +12,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::acks::Acker;
-use super::source::{LAST_READS, Source};
+use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
-use crate::config::OnFull;
+use crate::config::{Acks, OnFull};
 use crate::framing::{Framed, Lines, Skip};
 use crate::record::Chunk;
 use crate::telemetry::now;
@@ -23,6 +23,13 @@ use crate::telemetry::now;
 /// Least and most bytes asked for in one read. It doubles while reads come back full and halves
 /// while they come back nearly empty.
 const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
+/// Longest that a connection is read after a stop was asked for, if its producer can't be told and
+/// never pauses.
+const LAST_READS: Duration = Duration::from_secs(2);
+/// Silence of a producer that can't be told to stop. Longer than the runtime takes to notice that
+/// a socket holds data, which is all that it is for.
+const SILENCE: Duration = Duration::from_millis(50);
+
 /// Longest record that a connection can read with `capacity` bytes of budget. Half of the budget
 /// may be taken by unfinished records; of the other half this leaves three eighths for the next
 /// read and all that its records may need (see [`most_read_bytes`]), so that a connection never
@@ -44,8 +51,7 @@ fn most_read_bytes(framer: &Lines, capacity: usize) -> usize {
 }
 
 /// Reads `source` until it ends, breaks, or is told to stop.
-pub(super) async fn serve<S: Source>(shared: &Shared, source: S) {
-    let intake = shared.context.intake.clone();
+pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S) {
     let framer = shared.framer();
     let most_read_bytes = most_read_bytes(&framer, intake.capacity());
     let reader = Reader {
@@ -83,11 +89,11 @@ struct Reader<'a, S> {
 
 /// The last reads of a connection.
 #[derive(Debug, Clone, Copy)]
-struct Stopping {
-    /// When they end, come what may.
-    deadline: Instant,
-    /// How long a silence means that nothing more is on its way.
-    silence: Duration,
+enum Stopping {
+    /// To the end of the stream: the producer was told to write no more.
+    ToTheEnd,
+    /// Until the producer pauses, no longer than to this instant.
+    UntilSilent(Instant),
 }
 
 /// How a connection ended.
@@ -127,8 +133,11 @@ impl<S: Source> Reader<'_, S> {
             match self.wait().await {
                 Event::Readable => {}
                 Event::Stop => {
-                    let silence = self.source.refuse_more();
-                    self.stopping = Some(Stopping { deadline: now() + LAST_READS, silence });
+                    self.stopping = Some(if self.source.refuse_more() {
+                        Stopping::ToTheEnd
+                    } else {
+                        Stopping::UntilSilent(now() + LAST_READS)
+                    });
                     continue;
                 }
                 Event::Silent => return End::Broken,
@@ -168,17 +177,24 @@ impl<S: Source> Reader<'_, S> {
     /// Waits for the connection, the daemon or the clock. Nothing is held while it waits but the
     /// unfinished record.
     async fn wait(&mut self) -> Event {
-        if let Some(Stopping { deadline, silence }) = self.stopping {
+        if let Some(stopping) = self.stopping {
             // Readiness is asked for even now: only then does the runtime look at the socket, and
             // bytes that came in a moment ago are not taken for silence.
-            let (now, end) = (now(), deadline.min(now() + silence));
-            if now >= deadline {
+            let silent = async {
+                match stopping {
+                    Stopping::ToTheEnd => std::future::pending().await,
+                    Stopping::UntilSilent(deadline) => {
+                        tokio::time::sleep_until(deadline.min(now() + SILENCE).into()).await;
+                    }
+                }
+            };
+            if matches!(stopping, Stopping::UntilSilent(deadline) if now() >= deadline) {
                 return Event::Silent;
             }
             return tokio::select! {
                 biased;
-                ready = self.source.readable() => ready.map_or_else(Event::Failed, |()| Event::Readable),
-                () = tokio::time::sleep_until(end.into()) => Event::Silent,
+                ready = self.source.ready(false) => ready.map_or_else(Event::Failed, |_| Event::Readable),
+                () = silent => Event::Silent,
             };
         }
         let idle = self.shared.config.idle_timeout;
@@ -192,14 +208,21 @@ impl<S: Source> Reader<'_, S> {
         if self.acker.is_on()
             && let Err(error) = self.acker.flush(&mut self.source)
         {
-            return Event::Failed(error);
+            // The producer is gone, but what it wrote before is still to be read.
+            tracing::debug!(listener = &*self.shared.name, %error, "The producer hears no acknowledgements.");
+            self.acker = Acker::new(Acks::Off);
         }
+        let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
         tokio::select! {
             biased;
             () = self.shared.context.stop.cancelled() => Event::Stop,
             () = self.partial.evicted() => Event::Evicted,
-            ready = self.source.readable() => ready.map_or_else(Event::Failed, |()| Event::Readable),
+            ready = self.source.ready(is_blocked) => match ready {
+                Ok(true) => Event::Readable,
+                Ok(false) => Event::Told,
+                Err(error) => Event::Failed(error),
+            },
             () = self.acker.changed(), if waits_to_tell => Event::Told,
             () = idle => Event::Idle,
         }

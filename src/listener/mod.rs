@@ -30,10 +30,6 @@ use crate::telemetry::quiet::Quiet;
 /// First and longest pause of accepting when the system has no descriptor or memory left.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long the queue of connections is looked at after a stop: longer than the runtime takes to
-/// notice one.
-const ACCEPT_SILENCE: Duration = Duration::from_millis(20);
-
 /// A listener with its address taken and nothing accepted yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -53,8 +49,6 @@ enum Inlet {
 /// What the listeners of a daemon share.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// Where chunks go.
-    pub intake: Intake,
     /// Follows each record.
     pub delimiter: Delimiter,
     /// Longest record that the buffer can carry, whatever the listener allows.
@@ -112,7 +106,7 @@ impl Shared {
 
     /// Counts and reports a record that was turned away.
     fn reject(&self, reason: RejectReason, bytes: u64) {
-        self.context.intake.ledger().rejected(reason, Count { records: 1, bytes });
+        self.context.figures.ledger().rejected(reason, Count { records: 1, bytes });
         let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
         let Some(suppressed) = say else { return };
         let (listener, reason) = (&*self.name, reason.label());
@@ -138,8 +132,9 @@ impl Bound {
     }
 
     /// Accepts and reads connections until told to stop, or until standard input ends. Every
-    /// connection that is accepted is a task of its own, tracked in `context.tasks`.
-    pub async fn serve(self, context: Context) {
+    /// connection that is accepted is a task of its own, tracked in `context.tasks`; it holds a
+    /// clone of `intake` until it has handed over its last record.
+    pub async fn serve(self, intake: Intake, context: Context) {
         let shared = Arc::new(Shared {
             name: self.name,
             config: self.config,
@@ -149,7 +144,7 @@ impl Bound {
         });
         let socket = match self.inlet {
             Inlet::Socket(socket) => socket,
-            Inlet::Stdin => return read_stdin(&shared).await,
+            Inlet::Stdin => return read_stdin(&shared, intake).await,
         };
         let permits = Arc::new(Semaphore::new(shared.config.max_connections));
         let stop = shared.context.stop.clone();
@@ -177,7 +172,7 @@ impl Bound {
             };
             match accepted {
                 Ok(connection) => {
-                    spawn(&shared, connection, permit.ok());
+                    spawn(&shared, &intake, connection, permit.ok());
                     pause = ACCEPT_PAUSE.0;
                 }
                 Err(error) if is_exhaustion(&error) => {
@@ -198,33 +193,45 @@ impl Bound {
                 }
             }
         }
-        // Producers that connected before the stop are heard.
-        while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
-            && let Some(connection) = socket.accept_waiting(ACCEPT_SILENCE).await
-        {
-            spawn(&shared, connection, Some(permit));
+        // Producers that connected before the stop are heard, each in its turn.
+        socket.refuse_more();
+        loop {
+            let permit = tokio::select! {
+                () = shared.context.abort.cancelled() => return,
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+            };
+            match socket.accept_waiting() {
+                Ok(connection) => spawn(&shared, &intake, connection, permit.ok()),
+                Err(error) if is_exhaustion(&error) => tokio::time::sleep(ACCEPT_PAUSE.0).await,
+                Err(_) => return,
+            }
         }
     }
 }
 
-async fn read_stdin(shared: &Shared) {
+async fn read_stdin(shared: &Shared, intake: Intake) {
     let _counted = shared.context.figures.connection();
     tokio::select! {
         () = shared.context.abort.cancelled() => {}
-        () = connection::serve(shared, StdinSource::new()) => {}
+        () = connection::serve(shared, intake, StdinSource::new()) => {}
     }
 }
 
-fn spawn(shared: &Arc<Shared>, connection: Connection, permit: Option<OwnedSemaphorePermit>) {
-    let shared = Arc::clone(shared);
+fn spawn(
+    shared: &Arc<Shared>,
+    intake: &Intake,
+    connection: Connection,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let (shared, intake) = (Arc::clone(shared), intake.clone());
     let (tasks, abort) = (shared.context.tasks.clone(), shared.context.abort.clone());
     tasks.spawn(async move {
         let _permit = permit;
         let _counted = shared.context.figures.connection();
         let served = async {
             match connection {
-                Connection::Unix(stream) => connection::serve(&shared, stream).await,
-                Connection::Tcp(stream) => connection::serve(&shared, stream).await,
+                Connection::Unix(stream) => connection::serve(&shared, intake, stream).await,
+                Connection::Tcp(stream) => connection::serve(&shared, intake, stream).await,
             }
         };
         tokio::select! {

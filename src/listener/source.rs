@@ -3,26 +3,20 @@
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, Stdin};
+use tokio::io::{AsyncReadExt, Interest, Stdin};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Bytes taken from standard input at a time.
 const STDIN_BYTES: usize = 64 * 1024;
 
-/// Longest that a connection is read after a stop was asked for, if its producer never pauses.
-pub(super) const LAST_READS: Duration = Duration::from_secs(2);
-/// Silence of a connection that can't be told to stop. Longer than the runtime takes to notice
-/// that a socket holds data, which is all that it is for.
-const SILENCE: Duration = Duration::from_millis(50);
-
 /// A stream of bytes that tells when it can be read, so that memory is reserved only then.
 pub(super) trait Source: Send {
-    /// Returns when [`Source::try_read`] would give something. Cancel safe.
-    fn readable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Returns `true` when [`Source::try_read`] would give something; where `or_writable`, also
+    /// `false` when [`Source::try_write`] would take something. Cancel safe.
+    fn ready(&mut self, or_writable: bool) -> impl Future<Output = io::Result<bool>> + Send;
 
     /// Appends what is there to the spare capacity of `buffer`; 0 is the end of the stream.
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize>;
@@ -34,17 +28,21 @@ pub(super) trait Source: Send {
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Tells the other side that nothing more is read, where that is possible without losing
-    /// what it has written so far. Returns how long a silence after that means that nothing more
-    /// is on its way; where the other side was told, the end of the stream follows.
-    fn refuse_more(&mut self) -> Duration;
+    /// what it has written so far. Returns whether it was told: then what it has written is
+    /// followed by the end of the stream.
+    fn refuse_more(&mut self) -> bool;
+}
+
+fn interest(or_writable: bool) -> Interest {
+    if or_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
 }
 
 /// On a Unix socket, shutting down the reading half makes the producer's next write fail with
 /// EPIPE while everything that the kernel took before can still be read: no byte is lost that the
 /// producer believes to be written.
 impl Source for UnixStream {
-    async fn readable(&mut self) -> io::Result<()> {
-        UnixStream::readable(self).await
+    async fn ready(&mut self, or_writable: bool) -> io::Result<bool> {
+        Ok(UnixStream::ready(self, interest(or_writable)).await?.is_readable())
     }
 
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -59,16 +57,15 @@ impl Source for UnixStream {
         UnixStream::try_write(self, bytes)
     }
 
-    fn refuse_more(&mut self) -> Duration {
-        drop(SockRef::from(&*self).shutdown(Shutdown::Read));
-        LAST_READS
+    fn refuse_more(&mut self) -> bool {
+        SockRef::from(&*self).shutdown(Shutdown::Read).is_ok()
     }
 }
 
 /// TCP has no way to refuse more without losing what is on its way.
 impl Source for TcpStream {
-    async fn readable(&mut self) -> io::Result<()> {
-        TcpStream::readable(self).await
+    async fn ready(&mut self, or_writable: bool) -> io::Result<bool> {
+        Ok(TcpStream::ready(self, interest(or_writable)).await?.is_readable())
     }
 
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -83,8 +80,8 @@ impl Source for TcpStream {
         TcpStream::try_write(self, bytes)
     }
 
-    fn refuse_more(&mut self) -> Duration {
-        SILENCE
+    fn refuse_more(&mut self) -> bool {
+        false
     }
 }
 
@@ -104,12 +101,12 @@ impl StdinSource {
 }
 
 impl Source for StdinSource {
-    async fn readable(&mut self) -> io::Result<()> {
+    async fn ready(&mut self, _: bool) -> io::Result<bool> {
         if self.ahead.is_empty() && !self.ended {
             self.ahead.reserve(STDIN_BYTES);
             self.ended = self.stdin.read_buf(&mut self.ahead).await? == 0;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -129,7 +126,7 @@ impl Source for StdinSource {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn refuse_more(&mut self) -> Duration {
-        SILENCE
+    fn refuse_more(&mut self) -> bool {
+        false
     }
 }

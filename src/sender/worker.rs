@@ -232,6 +232,9 @@ impl<F: Firehose> Worker<F> {
             let Ok(chunk) = self.outlet.chunks.try_recv() else { break };
             self.batcher.handle_chunk(chunk);
         }
+        if self.figures.is_draining() {
+            self.batcher.handle_flush();
+        }
     }
 
     fn apply_flush(&mut self) {

@@ -167,6 +167,15 @@ impl Daemon {
         UnixStream::connect(self.socket()).await.unwrap()
     }
 
+    /// A connection to the TCP listener called `name`.
+    pub async fn connect_tcp(&self, name: &str) -> TcpStream {
+        let status = self.status().await;
+        let listeners = status["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|listener| listener["name"] == name).unwrap();
+        let address = listener["address"].as_str().unwrap().trim_start_matches("tcp:");
+        TcpStream::connect(address).await.unwrap()
+    }
+
     /// Writes `bytes` on a connection of their own and closes it.
     pub async fn write(&self, bytes: &[u8]) {
         let mut stream = self.connect().await;

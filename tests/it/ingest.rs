@@ -4,7 +4,6 @@ use std::process::Stdio;
 
 use hydrant::local::{Operation, Options};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::daemon::{Daemon, Sink, balance, line, lines};
 
@@ -14,11 +13,7 @@ async fn a_unix_socket_a_tcp_port_and_standard_input_all_deliver() {
     let settings = ["linger=20ms", "listen.port.address=tcp:127.0.0.1:0", "listen.pipe.address=stdin:"];
     let mut daemon = Daemon::start(&sink.local.url(), &settings).await;
     daemon.write(b"one\ntwo\n").await;
-    let status = daemon.status().await;
-    let port =
-        status["listeners"].as_array().unwrap().iter().find(|listener| listener["name"] == "port").unwrap();
-    let address = port["address"].as_str().unwrap().trim_start_matches("tcp:").to_owned();
-    TcpStream::connect(address).await.unwrap().write_all(b"three\r\n\r\nfour").await.unwrap();
+    daemon.connect_tcp("port").await.write_all(b"three\r\n\r\nfour").await.unwrap();
     let mut stdin = daemon.stdin.take().unwrap();
     stdin.write_all(b"five\nsix").await.unwrap();
     drop(stdin);

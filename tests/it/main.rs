@@ -10,3 +10,4 @@ mod bounds;
 mod commands;
 mod faults;
 mod ingest;
+mod stopping;
