@@ -85,7 +85,8 @@ pub fn channel(records: usize, on_full: OnFull, ledger: Arc<Ledger>) -> (Intake,
     let intake = Intake {
         chunks: sender,
         budget: budget.clone(),
-        partials: Arc::new(Partials::new(records / 2)),
+        // With one record above it, which may have five sixteenths, this is half.
+        partials: Arc::new(Partials::new(records / 16 * 3)),
         ledger: Arc::clone(&ledger),
         on_full,
         pressure: Arc::clone(&pressure),

@@ -1,20 +1,40 @@
-//! Unfinished records: bounded together, the largest gives way.
+//! Unfinished records: bounded together, and given up only where their producers are silent.
 //!
 //! Bytes of a record whose end has not come can't be sent, so if they could fill the budget, a
-//! crowd of producers that each send half a record would stop the daemon for good. Together they
-//! may hold half of it. Past that the largest is given up, never the one that happened to come
-//! last: a producer of short lines keeps going while others misbehave.
+//! crowd of producers that each send half a record would stop the daemon for good. A connection
+//! is therefore admitted before each read to what it may hold unfinished after it:
+//!
+//! * within the limit, at once;
+//! * past it, one connection at a time may go on, the *overdraft*: it finishes its record, hands
+//!   it over and makes room, so producers that all send long records proceed in turn and lose
+//!   nothing;
+//! * the others wait. If the producer of the overdraft has then sent nothing for [`SILENCE`], the
+//!   largest unfinished record whose producer is silent is given up; if it keeps the others
+//!   waiting for [`PATIENCE`] all the same, its own is.
+//!
+//! Together they hold at most the limit and one record.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+/// How long the producer of an unfinished record may send nothing while others wait for its room.
+/// Far longer than a running producer pauses between two writes of one record.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long one producer may keep others waiting, byte by byte.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The registry of all unfinished records.
 #[derive(Debug)]
 pub struct Partials {
     limit: usize,
     state: Mutex<State>,
+    /// Told when room may have come free; whoever takes some passes the word on.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -22,18 +42,22 @@ struct State {
     total: usize,
     next: u64,
     held: HashMap<u64, Held>,
+    /// Who may hold what is past the limit, and since when.
+    overdraft: Option<(u64, Instant)>,
 }
 
 #[derive(Debug)]
 struct Held {
     bytes: usize,
+    /// Since when its producer has been waited for; `None` while it waits for room itself.
+    waiting_since: Option<Instant>,
     evict: Arc<Evict>,
 }
 
 #[derive(Debug, Default)]
 struct Evict {
     notify: Notify,
-    wanted: std::sync::atomic::AtomicBool,
+    wanted: AtomicBool,
 }
 
 /// One connection's entry in the registry; gone when it is dropped.
@@ -45,10 +69,10 @@ pub struct Partial {
 }
 
 impl Partials {
-    /// A registry that lets unfinished records hold `limit` bytes together.
+    /// A registry that lets unfinished records hold `limit` bytes together, and one of them more.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
+        Self { limit, state: Mutex::default(), room: Notify::new() }
     }
 
     /// A place for one connection, holding nothing yet.
@@ -58,7 +82,7 @@ impl Partials {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
-        state.held.insert(id, Held { bytes: 0, evict: Arc::clone(&evict) });
+        state.held.insert(id, Held { bytes: 0, waiting_since: None, evict: Arc::clone(&evict) });
         Partial { partials: Arc::clone(self), id, evict }
     }
 
@@ -67,37 +91,98 @@ impl Partials {
     }
 }
 
-impl Partial {
-    /// Says that the connection's unfinished record now takes `bytes`. When all of them together
-    /// pass the limit, the largest are asked to go, this one among them.
-    pub fn hold(&self, bytes: usize) {
-        let mut state = self.partials.lock();
-        let Some(held) = state.held.get_mut(&self.id) else { return };
+impl State {
+    /// Sets what `id` holds; returns whether there is more room than before.
+    fn set(&mut self, id: u64, bytes: usize, waiting_since: Option<Instant>, limit: usize) -> bool {
+        let Some(held) = self.held.get_mut(&id) else { return false };
         let before = std::mem::replace(&mut held.bytes, bytes);
-        state.total = state.total - before + bytes;
-        if bytes == 0 {
-            self.evict.wanted.store(false, std::sync::atomic::Ordering::Relaxed);
+        held.waiting_since = waiting_since;
+        self.total = self.total - before + bytes;
+        let finished = self.overdraft.is_some_and(|(holder, _)| holder == id && bytes == 0);
+        if finished || self.total <= limit {
+            self.overdraft = None;
         }
-        let mut excess = state.total.saturating_sub(self.partials.limit);
-        if excess == 0 || bytes <= before {
-            return;
+        bytes < before
+    }
+
+    /// Asks whoever keeps the others waiting to give up, once it is time; returns when it may be.
+    fn evict(&self, now: Instant) -> Instant {
+        let Some((id, since)) = self.overdraft else { return now };
+        let Some(holder) = self.held.get(&id) else { return now };
+        let silent_at = holder.waiting_since.map_or(now + SILENCE, |since| since + SILENCE);
+        let due = silent_at.min(since + PATIENCE);
+        if due > now {
+            return due;
         }
-        let mut by_size: Vec<&Held> = state.held.values().filter(|held| held.bytes > 0).collect();
-        by_size.sort_unstable_by_key(|held| std::cmp::Reverse(held.bytes));
-        for held in by_size {
-            if excess == 0 {
-                break;
+        let silent = |held: &&Held| held.waiting_since.is_some_and(|since| since + SILENCE <= now);
+        let largest = self.held.values().filter(silent).max_by_key(|held| held.bytes);
+        let evict = &largest.filter(|_| silent_at <= now).unwrap_or(holder).evict;
+        evict.wanted.store(true, Ordering::Relaxed);
+        evict.notify.notify_one();
+        now + SILENCE
+    }
+}
+
+impl Partial {
+    /// Waits until the connection may hold `bytes` of an unfinished record after its next read.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again; nothing is taken before it is done.
+    pub async fn admit(&self, bytes: usize) {
+        loop {
+            let room = self.partials.room.notified();
+            tokio::pin!(room);
+            // From here on no word of new room is missed.
+            room.as_mut().enable();
+            let Err(again_at) = self.try_admit(bytes, now()) else {
+                return;
+            };
+            tokio::select! {
+                () = room => {}
+                () = tokio::time::sleep_until(again_at.into()) => {}
             }
-            excess = excess.saturating_sub(held.bytes);
-            held.evict.wanted.store(true, std::sync::atomic::Ordering::Relaxed);
-            held.evict.notify.notify_one();
         }
     }
 
-    /// Whether the connection is to give up its unfinished record.
-    #[must_use]
-    pub fn is_evicted(&self) -> bool {
-        self.evict.wanted.load(std::sync::atomic::Ordering::Relaxed)
+    /// Whether the connection may hold `bytes`, which it does from then on; else when to ask again
+    /// although no room came free.
+    ///
+    /// # Errors
+    ///
+    /// The time of the next try.
+    pub fn try_admit(&self, bytes: usize, now: Instant) -> Result<(), Instant> {
+        let limit = self.partials.limit;
+        let mut state = self.partials.lock();
+        let before = state.held.get(&self.id).map_or(0, |held| held.bytes);
+        let fits = state.total - before + bytes <= limit;
+        if !fits && state.overdraft.is_some_and(|(holder, _)| holder != self.id) {
+            // Not silent: it is this connection that waits, not its producer.
+            state.set(self.id, before, None, limit);
+            return Err(state.evict(now));
+        }
+        if !fits {
+            state.overdraft.get_or_insert((self.id, now));
+        }
+        state.set(self.id, bytes, None, limit);
+        drop(state);
+        if fits {
+            self.partials.room.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Says that the connection's unfinished record takes `bytes` now, and that its producer is
+    /// waited for.
+    pub fn hold(&self, bytes: usize) {
+        let waiting_since = (bytes > 0).then(now);
+        if bytes == 0 {
+            self.evict.wanted.store(false, Ordering::Relaxed);
+        }
+        let more_room = self.partials.lock().set(self.id, bytes, waiting_since, self.partials.limit);
+        if more_room {
+            self.partials.room.notify_one();
+        }
     }
 
     /// Returns when the connection is to give up its unfinished record.
@@ -106,7 +191,7 @@ impl Partial {
     ///
     /// May be dropped and called again; nothing is missed.
     pub async fn evicted(&self) {
-        while !self.is_evicted() {
+        while !self.evict.wanted.load(Ordering::Relaxed) {
             self.evict.notify.notified().await;
         }
     }
@@ -114,33 +199,93 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let mut state = self.partials.lock();
-        if let Some(held) = state.held.remove(&self.id) {
-            state.total -= held.bytes;
-        }
+        self.hold(0);
+        self.partials.lock().held.remove(&self.id);
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "silence is measured here, in tokio's time")]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+
     use super::*;
 
-    #[test]
-    fn past_the_limit_the_largest_is_asked_to_go_and_no_other() {
-        let partials = Arc::new(Partials::new(100));
-        let (small, large, middle) = (partials.enter(), partials.enter(), partials.enter());
-        small.hold(10);
+    fn enter<const N: usize>(limit: usize) -> [Partial; N] {
+        let partials = Arc::new(Partials::new(limit));
+        std::array::from_fn(|_| partials.enter())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn past_the_limit_one_goes_on_at_a_time_and_nobody_gives_up() {
+        let [first, second, third] = enter(100);
+        first.admit(60).await;
+        first.hold(60);
+        second.admit(80).await;
+        let mut waiting = std::pin::pin!(third.admit(50));
+        assert!(poll!(&mut waiting).is_pending());
+        second.hold(80);
+        assert!(poll!(&mut waiting).is_pending(), "the overdraft is taken");
+        // It finishes its record.
+        second.hold(0);
+        waiting.await;
+        assert_eq!(third.partials.lock().total, 110);
+        assert!(poll!(std::pin::pin!(first.evicted())).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_others_wait_the_largest_silent_one_gives_up_and_no_other() {
+        let [small, large, taker, waiter] = enter(100);
+        small.admit(30).await;
+        small.hold(30);
+        large.admit(60).await;
         large.hold(60);
-        middle.hold(30);
-        assert!(![&small, &large, &middle].iter().any(|partial| partial.is_evicted()));
-        small.hold(11);
-        assert_eq!([small.is_evicted(), large.is_evicted(), middle.is_evicted()], [false, true, false]);
-        large.hold(0);
-        assert!(!large.is_evicted());
-        middle.hold(80);
-        assert!(!middle.is_evicted());
-        drop(middle);
-        large.hold(89);
-        assert!(!large.is_evicted());
+        taker.admit(50).await;
+        tokio::time::advance(SILENCE).await;
+        taker.hold(50);
+        let mut waiting = std::pin::pin!(waiter.admit(20));
+        assert!(poll!(&mut waiting).is_pending());
+        tokio::select! {
+            () = large.evicted() => large.hold(0),
+            () = small.evicted() => panic!("a smaller one gave up"),
+            () = taker.evicted() => panic!("a smaller one gave up"),
+            () = &mut waiting => panic!("admitted past the limit"),
+        }
+        waiting.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_producer_that_goes_on_sending_is_not_silent_but_is_not_waited_for_for_ever() {
+        let [slow, waiter] = enter(100);
+        slow.admit(110).await;
+        slow.hold(101);
+        let mut waiting = std::pin::pin!(waiter.admit(60));
+        let mut sent = 0;
+        loop {
+            tokio::select! {
+                () = slow.evicted() => break,
+                () = &mut waiting => panic!("admitted past the limit"),
+                () = tokio::time::sleep(SILENCE / 2) => slow.hold(101 + sent),
+            }
+            sent += 1;
+        }
+        assert!((19..=20).contains(&sent), "given up after {sent} half seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_leaves_makes_room() {
+        let [first, taker, waiter] = enter(100);
+        first.admit(90).await;
+        first.hold(90);
+        taker.admit(60).await;
+        taker.hold(60);
+        let mut waiting = std::pin::pin!(waiter.admit(20));
+        assert!(poll!(&mut waiting).is_pending());
+        drop(taker);
+        waiting.await;
     }
 }

@@ -3,7 +3,7 @@
 //! An idle connection holds nothing. One that can't reserve does not read, so the kernel's socket
 //! buffer fills and then the producer waits: that is the backpressure, and nothing else happens.
 //! What is held of an unfinished record is exactly reserved and registered with
-//! [`Partials`](crate::buffer::Partials), where the largest gives way when they hold too much.
+//! [`Partials`](crate::buffer::Partials), which decides who may go on when they hold too much.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -30,8 +30,9 @@ const LAST_READS: Duration = Duration::from_secs(2);
 /// a socket holds data, which is all that it is for.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// Longest record that a connection can read with `capacity` bytes of budget. Half of the budget
-/// may be taken by unfinished records; of the other half this leaves three eighths for the next
+/// Longest record that a connection can read with `capacity` bytes of budget. Unfinished records take
+/// at most three sixteenths of it and one record, which together are half (see
+/// [`Partials`](crate::buffer::Partials)); of the other half this leaves three eighths for the next
 /// read and all that its records may need (see [`most_read_bytes`]), so that a connection never
 /// waits for more than can become free.
 #[must_use]
@@ -230,17 +231,29 @@ impl<S: Source> Reader<'_, S> {
 
     /// Memory for the next read and for all that can come of it, or `None` to read and drop.
     async fn room(&mut self) -> Option<Reservation> {
-        let bytes = self.next_capacity();
-        let bytes = bytes + self.framer.overhead(bytes - self.buffer.len()) + CHUNK_OVERHEAD_BYTES;
-        tokio::select! {
-            biased;
-            // Given up while it waits, so that it is not what it waits for.
-            () = self.partial.evicted() => {
-                self.framer.abandon(&mut self.buffer, Skip::Unfinished);
-                self.keep_unfinished();
-                self.intake.reserve(bytes).await
+        // A short read may still find room among the unfinished records where a long one has to wait.
+        if self.partial.try_admit(self.next_capacity(), now()).is_err() {
+            self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
+            let drops = self.shared.context.on_full == OnFull::DropNewest;
+            if drops && self.partial.try_admit(self.next_capacity(), now()).is_err() {
+                return None;
             }
-            reservation = self.intake.reserve(bytes) => reservation,
+        }
+        loop {
+            let capacity = self.next_capacity();
+            let bytes = capacity + self.framer.overhead(capacity - self.buffer.len()) + CHUNK_OVERHEAD_BYTES;
+            let room = async {
+                self.partial.admit(capacity).await;
+                self.intake.reserve(bytes).await
+            };
+            tokio::select! {
+                biased;
+                () = self.partial.evicted() => {
+                    self.framer.abandon(&mut self.buffer, Skip::Unfinished);
+                    self.keep_unfinished();
+                }
+                reservation = room => return reservation,
+            }
         }
     }
 
@@ -258,7 +271,10 @@ impl<S: Source> Reader<'_, S> {
         buffer.extend_from_slice(&self.buffer);
         let read = match self.source.try_read(&mut buffer) {
             Ok(read) => read,
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.keep_unfinished();
+                return Err(error);
+            }
         };
         self.buffer = BytesMut::new();
         self.adapt(read);
@@ -326,14 +342,14 @@ impl<S: Source> Reader<'_, S> {
         self.report(&framed);
         self.drop_newest(Count::of(framed.ends.len(), framed.records.len()));
         (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
-        self.partial.hold(0);
         if !buffer.is_empty() {
-            match self.intake.try_reserve(buffer.len()) {
+            let admitted = self.partial.try_admit(buffer.len(), now()).is_ok();
+            match self.intake.try_reserve(buffer.len()).filter(|_| admitted) {
                 Some(hold) => (self.buffer, self.hold) = (BytesMut::from(&buffer[..]), hold),
                 None => self.framer.abandon(&mut buffer, Skip::NoRoom),
             }
-            self.partial.hold(self.hold.bytes());
         }
+        self.keep_unfinished();
         Ok(read)
     }
 

@@ -262,14 +262,14 @@ async fn a_line_longer_than_max_record_bytes_is_rejected_whole_and_the_next_goes
 }
 
 #[tokio::test]
-async fn of_unfinished_records_the_largest_gives_way_and_small_producers_go_on() {
+async fn of_silent_unfinished_records_the_largest_gives_way_and_small_producers_go_on() {
     let sink = Sink::start(Options::default()).await;
     let mut daemon = Daemon::start(&sink.local.url(), &["linger=1ms", "buffer.memory=1MiB"]).await;
-    // 55 halves of 4,000 bytes leave too little of the half of 544 KiB that is theirs for one of
-    // 78,000. The records before them tell that they were read.
+    // 20 halves of 4,000 bytes leave too little of the 104,448 that are theirs for one of 78,000.
+    // The records before them tell that they were read.
     let small = [line(0, 50), vec![b's'; 4000]].concat();
     let mut producers = Vec::new();
-    for number in 1..=55 {
+    for number in 1..=20 {
         let mut stream = daemon.connect().await;
         stream.write_all(&small).await.unwrap();
         producers.push(stream);
@@ -277,7 +277,7 @@ async fn of_unfinished_records_the_largest_gives_way_and_small_producers_go_on()
     }
     let mut large = daemon.connect().await;
     large.write_all(&[b'l'; 78_000]).await.unwrap();
-    for number in 56..=85 {
+    for number in 21..=50 {
         daemon.write(&line(0, 50)).await;
         daemon.until_settled(number).await;
     }
@@ -287,11 +287,37 @@ async fn of_unfinished_records_the_largest_gives_way_and_small_producers_go_on()
     for stream in &mut producers {
         stream.write_all(b"\n").await.unwrap();
     }
-    let status = daemon.until_settled(141).await;
+    let status = daemon.until_settled(71).await;
     assert_eq!(number(&status, "/ledger/rejected/unfinished/records"), 1, "{status:#}");
     assert!(daemon.stop().await.status.success());
     let delivered = sink.lines().await;
-    assert_eq!((delivered[&vec![b's'; 4000]], delivered[&b"next"[..]]), (55, 1));
+    assert_eq!((delivered[&vec![b's'; 4000]], delivered[&b"next"[..]]), (20, 1));
+}
+
+#[tokio::test]
+async fn a_crowd_of_producers_of_long_lines_waits_in_turn_and_loses_nothing() {
+    let sink = Sink::start(Options::default()).await;
+    let daemon = Daemon::start(&sink.local.url(), &["linger=1ms", "buffer.memory=2MiB"]).await;
+    // 200 lines of 60,000 bytes under way at once are twelve times what the daemon may hold.
+    let (producers, each, bytes) = (200, 3, 60_000);
+    let writing = (0..producers).map(|producer| {
+        let socket = daemon.socket();
+        tokio::spawn(async move {
+            let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+            for number in 0..each {
+                stream.write_all(&line(producer * each + number, bytes)).await.unwrap();
+            }
+        })
+    });
+    for written in writing.collect::<Vec<_>>() {
+        written.await.unwrap();
+    }
+    let records = producers * each;
+    let status = daemon.until_settled(records as u64).await;
+    assert_eq!(number(&status, "/ledger/rejected/unfinished/records"), 0, "{status:#}");
+    assert!(daemon.stop().await.status.success());
+    let delivered = sink.lines().await;
+    assert!(delivered.len() == records && delivered.values().all(|times| *times == 1));
 }
 
 #[tokio::test]
