@@ -98,6 +98,14 @@ pub fn hydrant() -> Command {
     alone(Command::new(env!("CARGO_BIN_EXE_hydrant")))
 }
 
+/// The command in a process that may have no more than `files` files open.
+pub fn hydrant_with_files(files: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_hydrant"));
+    alone(command)
+}
+
 /// The key that every daemon signs with.
 pub const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -197,6 +205,11 @@ impl Daemon {
         }
         self.heard += new(&log).unwrap() + 1;
         log[self.heard - 1].clone()
+    }
+
+    /// How often this message was said so far.
+    pub fn said(&self, message: &str) -> usize {
+        self.log.borrow().iter().filter(|line| line["message"] == message).count()
     }
 
     /// Body and status code of a GET of the admin listener.
