@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// The stream that every test delivers to.
 pub const STREAM: &str = "app";
 /// Longest that anything is waited for: only a failure takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(25);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What `future` gives, within [`PATIENCE`].
 pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
