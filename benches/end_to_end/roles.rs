@@ -20,6 +20,9 @@ use super::process::now;
 
 /// Bytes of one read of a request.
 const READ_BYTES: usize = 256 * 1024;
+/// Requests that the floor has under way, each on a connection of its own: as many as the daemon
+/// has by default (`send.max_in_flight`), so that neither sleeps for an answer more than the other.
+const IN_FLIGHT: usize = 8;
 /// Longest that anything is waited for: only a failure takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a socket that is not there yet is asked for.
@@ -202,22 +205,26 @@ impl Head {
 }
 
 /// The work that no sender of single records can leave out: the copies in and out of the kernel,
-/// the answer's included, base64 and SHA-256. It knows the lines' size and looks for no ends,
-/// keeps no account, signs nothing and has one request under way.
+/// the answers' included, base64 and SHA-256. It knows the lines' size and looks for no ends,
+/// keeps no account and signs nothing.
 fn floor(socket: &Path, size: usize, port: u16) -> io::Result<()> {
     let listener = UnixListener::bind(socket)?;
-    let mut sink = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    sink.set_nodelay(true)?;
-    let mut answers = BufReader::with_capacity(READ_BYTES, sink.try_clone()?);
+    let sink = |_| {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        Ok((stream.try_clone()?, BufReader::with_capacity(READ_BYTES, stream)))
+    };
+    let mut sinks = (0..IN_FLIGHT).map(sink).collect::<io::Result<Vec<_>>>()?;
     let (mut lines, _) = listener.accept()?;
     let records = batch_records(size);
     let mut data = vec![0; records * size];
     let mut request = Vec::new();
     let frame = OPEN.len() + records * (DATA.len() + DATA_END.len()) + records - 1 + END.len();
     let length = frame + records * size.div_ceil(3) * 4;
+    let mut sent = 0;
     loop {
         match lines.read_exact(&mut data) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
             read => read?,
         }
         request.clear();
@@ -239,10 +246,19 @@ fn floor(socket: &Path, size: usize, port: u16) -> io::Result<()> {
         request.extend_from_slice(END);
         assert_eq!(request.len() - head, length);
         black_box(Sha256::digest(&request[head..]));
+        let (sink, answers) = &mut sinks[sent % IN_FLIGHT];
+        if sent >= IN_FLIGHT {
+            pass_answer(answers)?;
+        }
         sink.write_all(&request)?;
-        let answer = Head::read(&mut answers)?.ok_or(ErrorKind::UnexpectedEof)?;
-        answer.read_body(&mut answers, |bytes| {
-            black_box(bytes);
-        })?;
+        sent += 1;
     }
+    sinks[..sent.min(IN_FLIGHT)].iter_mut().try_for_each(|(_, answers)| pass_answer(answers))
+}
+
+fn pass_answer(answers: &mut impl BufRead) -> io::Result<()> {
+    let answer = Head::read(answers)?.ok_or(ErrorKind::UnexpectedEof)?;
+    answer.read_body(answers, |bytes| {
+        black_box(bytes);
+    })
 }
