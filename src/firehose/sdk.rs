@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials as Keys;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::config::retry::RetryConfig;
@@ -227,6 +228,11 @@ fn unsettled(code: &'static str, message: String) -> PutError {
     PutError { class: Class::Permanent, code: Cow::Borrowed(code), message, ambiguous: false }
 }
 
+/// Whether the settings have no credentials, as opposed to a source that has none just now.
+fn is_unsettled(error: &CredentialsError) -> bool {
+    matches!(error, CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
+}
+
 /// Variables that the SDK takes an endpoint from, and panics over when they are set to nothing
 /// (`Endpoint::builder` of aws-smithy-types).
 const ENDPOINT_VARIABLES: [&str; 3] =
@@ -272,6 +278,12 @@ impl Loaded {
         };
         let clock = shared.time_source().unwrap_or_else(SharedTimeSource::default);
         let credentials = Credentials::new(source, clock);
+        // The chain reads the profiles once. One that found nothing in them is not kept, so that
+        // the next call reads them again.
+        match tokio::time::timeout(settings.attempt_timeout, credentials.ready()).await {
+            Ok(Err(error)) if is_unsettled(&error) => return Err(classify::credentials_error(&error)),
+            Ok(_) | Err(_) => {}
+        }
         let seen = Arc::new(Seen::default());
         let mut config = aws_sdk_firehose::config::Builder::from(&shared)
             .credentials_provider(credentials.clone())

@@ -67,9 +67,9 @@ impl Lines {
         if let Some(skipped) = self.skipping.take() {
             framed.skipped.push(Skipped { bytes: skipped.bytes + count(rest.len()), ..skipped });
         } else if !rest.is_empty() {
-            let mut records = BytesMut::with_capacity(rest.len() + self.delimiter.as_bytes().len());
+            let mut records = Vec::with_capacity(rest.len() + self.delimiter.as_bytes().len());
             self.append(&rest, rest.len(), &mut records, &mut framed);
-            framed.records = records.freeze();
+            framed.records = records.into();
         }
         framed
     }
@@ -97,7 +97,7 @@ impl Lines {
     fn rewrite(&mut self, mut lines: BytesMut, ends: &[u32], framed: &mut Framed) {
         if self.delimiter.as_bytes().len() > 1 {
             let mut records =
-                BytesMut::with_capacity(lines.len() + ends.len() * (self.delimiter.as_bytes().len() - 1));
+                Vec::with_capacity(lines.len() + ends.len() * (self.delimiter.as_bytes().len() - 1));
             let mut start = 0;
             for end in ends.iter().map(|end| *end as usize) {
                 let line = lines.get(start..end).unwrap_or(&[]);
@@ -107,7 +107,9 @@ impl Lines {
                     self.append(without_end(line), bytes, &mut records, framed);
                 }
             }
-            framed.records = records.freeze();
+            // No larger than its records, so that whoever holds them knows what they take.
+            records.shrink_to_fit();
+            framed.records = records.into();
             return;
         }
         // A record and its delimiter are never longer than the line that they come from, so
@@ -147,7 +149,7 @@ impl Lines {
     }
 
     /// Appends `record` in wire form, unless it is blank or too long; `bytes` is its line's size.
-    fn append(&self, record: &[u8], bytes: usize, records: &mut BytesMut, framed: &mut Framed) {
+    fn append(&self, record: &[u8], bytes: usize, records: &mut Vec<u8>, framed: &mut Framed) {
         let delimiter = self.delimiter.after(record);
         if record.is_empty() {
         } else if record.len() + delimiter.len() > self.max_record_bytes {

@@ -318,7 +318,9 @@ impl<S: Source> Reader<'_, S> {
             let used = exact.len();
             (exact, used)
         } else {
-            (records, capacity)
+            // Rewritten for a longer delimiter, they may take more than what was read.
+            let used = capacity.max(records.len());
+            (records, used)
         };
         let needed = used + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES;
         debug_assert!(needed.min(self.intake.capacity()) <= hold.bytes(), "{needed} bytes held unreserved");

@@ -138,6 +138,7 @@ async fn check_memory(memory: usize, load: Load, faults: Option<Faults>, setting
         assert!(records == 0 || number(&status, HELD) > 0, "{status:#}");
     }
     check("full");
+    assert!(number(&status, "/ledger/held/bytes") <= memory as u64, "{status:#}");
     sink.local.set_faults(Faults::default());
     sink.local.set_down(false).await.unwrap();
     let streams = patiently("taken from all", futures_util::future::try_join_all(producers)).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// The stream that every test delivers to.
 pub const STREAM: &str = "app";
 /// Longest that anything is waited for: only a failure takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(25);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What `future` gives, within [`PATIENCE`].
 pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -96,6 +96,14 @@ impl Ended {
 /// The command, with an environment of its own.
 pub fn hydrant() -> Command {
     alone(Command::new(env!("CARGO_BIN_EXE_hydrant")))
+}
+
+/// The command in a process that may have no more than `files` files open.
+pub fn hydrant_with_files(files: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_hydrant"));
+    alone(command)
 }
 
 /// The key that every daemon signs with.
@@ -197,6 +205,11 @@ impl Daemon {
         }
         self.heard += new(&log).unwrap() + 1;
         log[self.heard - 1].clone()
+    }
+
+    /// How often this message was said so far.
+    pub fn said(&self, message: &str) -> usize {
+        self.log.borrow().iter().filter(|line| line["message"] == message).count()
     }
 
     /// Body and status code of a GET of the admin listener.

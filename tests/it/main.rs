@@ -9,5 +9,7 @@ mod daemon;
 mod bounds;
 mod commands;
 mod faults;
+mod hostile;
 mod ingest;
+mod startup;
 mod stopping;
