@@ -9,8 +9,8 @@
 //!   it over and makes room, so producers that all send long records proceed in turn and lose
 //!   nothing;
 //! * the others wait. If the producer of the overdraft has then sent nothing for [`SILENCE`], the
-//!   largest unfinished record whose producer is silent is given up; if it keeps the others
-//!   waiting for [`PATIENCE`] all the same, its own is.
+//!   largest unfinished records whose producers are as silent are given up, to half the limit; if
+//!   it keeps the others waiting for [`PATIENCE`] all the same, its own is.
 //!
 //! Together they hold at most the limit and one record.
 
@@ -91,6 +91,14 @@ impl Partials {
     }
 }
 
+impl Held {
+    /// Whether its producer has been waited for too long; one that holds nothing is waited for by
+    /// nobody.
+    fn is_silent(&self, now: Instant) -> bool {
+        self.bytes > 0 && self.waiting_since.is_some_and(|since| since + SILENCE <= now)
+    }
+}
+
 impl State {
     /// Sets what `id` holds; returns whether there is more room than before.
     fn set(&mut self, id: u64, bytes: usize, waiting_since: Option<Instant>, limit: usize) -> bool {
@@ -106,7 +114,7 @@ impl State {
     }
 
     /// Asks whoever keeps the others waiting to give up, once it is time; returns when it may be.
-    fn evict(&self, now: Instant) -> Instant {
+    fn evict(&self, limit: usize, now: Instant) -> Instant {
         let Some((id, since)) = self.overdraft else { return now };
         let Some(holder) = self.held.get(&id) else { return now };
         let silent_at = holder.waiting_since.map_or(now + SILENCE, |since| since + SILENCE);
@@ -114,11 +122,21 @@ impl State {
         if due > now {
             return due;
         }
-        let silent = |held: &&Held| held.waiting_since.is_some_and(|since| since + SILENCE <= now);
-        let largest = self.held.values().filter(silent).max_by_key(|held| held.bytes);
-        let evict = &largest.filter(|_| silent_at <= now).unwrap_or(holder).evict;
-        evict.wanted.store(true, Ordering::Relaxed);
-        evict.notify.notify_one();
+        let mut silent: Vec<&Held> = self.held.values().filter(|held| held.is_silent(now)).collect();
+        silent.sort_unstable_by_key(|held| std::cmp::Reverse(held.bytes));
+        if silent_at > now {
+            silent = vec![holder];
+        }
+        // More than one record's room, or a crowd of silent producers would cost a wait each.
+        let mut total = self.total;
+        for held in silent {
+            if total <= limit / 2 {
+                break;
+            }
+            total -= held.bytes;
+            held.evict.wanted.store(true, Ordering::Relaxed);
+            held.evict.notify.notify_one();
+        }
         now + SILENCE
     }
 }
@@ -159,7 +177,7 @@ impl Partial {
         if !fits && state.overdraft.is_some_and(|(holder, _)| holder != self.id) {
             // Not silent: it is this connection that waits, not its producer.
             state.set(self.id, before, None, limit);
-            return Err(state.evict(now));
+            return Err(state.evict(limit, now));
         }
         if !fits {
             state.overdraft.get_or_insert((self.id, now));
@@ -240,13 +258,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_others_wait_the_largest_silent_one_gives_up_and_no_other() {
         let [small, large, taker, waiter] = enter(100);
-        small.admit(30).await;
-        small.hold(30);
-        large.admit(60).await;
-        large.hold(60);
-        taker.admit(50).await;
+        small.admit(20).await;
+        small.hold(20);
+        large.admit(75).await;
+        large.hold(75);
+        taker.admit(30).await;
         tokio::time::advance(SILENCE).await;
-        taker.hold(50);
+        taker.hold(30);
         let mut waiting = std::pin::pin!(waiter.admit(20));
         assert!(poll!(&mut waiting).is_pending());
         tokio::select! {
