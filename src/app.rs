@@ -21,7 +21,7 @@ use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::Socket;
 use crate::telemetry::figures::Figures;
-use crate::telemetry::now;
+use crate::telemetry::{history, now};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -127,6 +127,7 @@ impl App {
         let ledger = Arc::new(Ledger::default());
         let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
+        figures.set_buffer(outlet.budget.clone());
         let control = Control::default();
         let worker = Worker::new(
             firehose,
@@ -155,12 +156,15 @@ impl App {
         }
         drop(intake);
         served.close();
+        tasks.spawn(take_samples(Arc::clone(&figures), closed.clone()));
         if let Some(socket) = admin {
             tracing::info!(address = socket.address(), "Admin listening.");
             let about = admin::status::About {
                 delivery_stream_name: config.delivery_stream_name.clone(),
                 listeners: addresses,
                 memory_bytes: config.buffer.memory,
+                max_in_flight: config.send.max_in_flight,
+                monitor_interval: config.monitor.interval,
             };
             let context = admin::Context { figures: Arc::clone(&figures), about: Arc::new(about) };
             tasks.spawn(admin::serve(socket, context, closed.clone()));
@@ -179,6 +183,17 @@ impl App {
             tasks.wait().await;
         }
         settle_strays(&ledger, left)
+    }
+}
+
+/// Keeps the figures of the last minutes.
+async fn take_samples(figures: Arc<Figures>, stop: CancellationToken) {
+    let mut pace = tokio::time::interval(history::EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = pace.tick() => figures.take_sample(now()),
+        }
     }
 }
 

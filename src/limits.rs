@@ -32,6 +32,12 @@ pub const BILLED_UNIT_BYTES: u64 = 5 * 1024;
 /// (`DeliveryStreamName`: 1 to 64 characters of `[a-zA-Z0-9_.-]+`).
 pub const MAX_STREAM_NAME_CHARS: usize = 64;
 
+/// Most metrics in one `PutMetricData`.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html>
+/// ("no more than 1000 different metrics").
+pub const MAX_PUBLISHED_METRICS: usize = 1000;
+
 /// Bytes billed for one record of `bytes` bytes.
 #[must_use]
 pub const fn billed_bytes(bytes: u64) -> u64 {

@@ -384,15 +384,35 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     );
     check("aggregate.mode=always", "`aggregate.mode` is \"always\", but must be \"auto\" or \"off\"");
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
-    check("monitor.interval=60", "`monitor.interval` is \"60\", but must be a duration");
-    check("monitor.publish_namespace=x", "`monitor.publish_namespace` is not in this version");
-    check("otlp.endpoint=http://localhost", "`otlp.endpoint` is not in this version");
     check("listen.app.cert=x", "`listen.app.cert` is not in this version");
     check("listen.app.allow_uids=0", "`listen.app.allow_uids` is not in this version");
     check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
     check("listen.app.address=fd:app", "`listen.app.address` = \"fd:app\" is not in this version");
     check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
     check("listen.app.acks=durable", "`listen.app.acks` = \"durable\" is not in this version");
+}
+
+#[test]
+fn what_watches_is_checked_like_the_rest() {
+    let check = |assignments: &[&str], expected: &str| {
+        let all: Vec<_> = ["listen.app.address=tcp:0"].iter().chain(assignments).copied().collect();
+        assert_problems(of_set(&all), &[&format!("--set: {expected}")]);
+    };
+    check(
+        &["monitor.interval=60"],
+        "`monitor.interval` is \"60\", but must be `0s` for never, or a duration",
+    );
+    check(
+        &["monitor.publish_namespace=AWS/Firehose"],
+        "`monitor.publish_namespace` is \"AWS/Firehose\", but must be 1 to 255 letters",
+    );
+    check(
+        &["monitor.publish_namespace=apps", "monitor.interval=0s"],
+        "`monitor.publish_namespace` publishes at every `monitor.interval`, which is off",
+    );
+    check(&["otlp.endpoint=collector:4318"], "`otlp.endpoint` is \"collector:4318\", but must be a URL");
+    let config = of_set(&["monitor.interval=0", "otlp.trace_ratio=1"]).unwrap().config;
+    assert_eq!((config.monitor.interval, config.otlp.trace_ratio), (None, 1.0));
 }
 
 #[test]
@@ -408,10 +428,8 @@ fn what_changes_nothing_yet_is_accepted_with_a_warning_unless_it_is_so_anyway() 
     check("aggregate.mode=auto", Some("each record is sent as one Firehose record"));
     check("aggregate.max_record=500KiB", Some("each record is sent as one Firehose record"));
     check("aggregate.max_lines=500", Some("each record is sent as one Firehose record"));
-    check("monitor.interval=60s", Some("the stream's metrics are not polled"));
     check("aggregate.mode=off", None);
     check("aggregate.compression=none", None);
-    check("monitor.interval=0", None);
 }
 
 /// Assignments that are each wrong in one way and do not hide one another.

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hydrant::budget::Reservation;
 use hydrant::firehose::{
-    Answer, Class, DescribeError, Destination, FailedEntry, Firehose, Operation, Put, PutError, Sdk, Settings,
+    Answer, Class, Destination, FailedEntry, Firehose, Operation, Put, PutError, Sdk, Settings, Watch as _,
+    WatchError,
 };
 use hydrant::record::{Chunk, Span};
 use hyper::body::Incoming;
@@ -178,6 +179,7 @@ fn settings(endpoint_url: String) -> Settings {
         read_timeout: Duration::from_secs(60),
         max_in_flight: 4,
         fast_body: true,
+        cloudwatch_endpoint_url: None,
     }
 }
 
@@ -453,12 +455,18 @@ async fn credentials_that_the_service_calls_expired_are_not_used_again() {
 #[tokio::test]
 async fn why_a_stream_cannot_be_described_is_told_apart() {
     let say = |kind: &str| Act::Say(400, format!(r#"{{"__type":"{kind}","message":"m"}}"#));
-    let acts =
-        vec![say("AccessDeniedException"), say("ResourceNotFoundException"), say("LimitExceededException")];
+    let kinds = [
+        "AccessDeniedException",
+        "ResourceNotFoundException",
+        "LimitExceededException",
+        "ValidationException",
+    ];
+    let acts = kinds.map(say).into();
     let sdk = Server::start(acts).await.sdk(true);
-    assert!(matches!(sdk.describe("s").await, Err(DescribeError::Denied(_))));
-    assert!(matches!(sdk.describe("s").await, Err(DescribeError::Missing(_))));
-    assert!(matches!(sdk.describe("s").await, Err(DescribeError::Failed(_))));
+    assert!(matches!(sdk.describe("s").await, Err(WatchError::Denied(_))));
+    assert!(matches!(sdk.describe("s").await, Err(WatchError::Missing(_))));
+    assert!(matches!(sdk.describe("s").await, Err(WatchError::Throttled(_))));
+    assert!(matches!(sdk.describe("s").await, Err(WatchError::Failed(_))));
 }
 
 /// `hydrant put` with these arguments and these variables alone.

@@ -23,6 +23,7 @@ use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
 
 pub mod status;
+pub mod stuck;
 
 /// Most connections at once; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -127,10 +128,14 @@ fn respond(method: &Method, path: &str, context: &Context) -> Response<Full<Byte
         "/readyz" => verdict(&status::ready(&context.figures, now)),
         "/metrics" => response(StatusCode::OK, OPEN_METRICS, context.figures.exposition(now)),
         "/status" => response(StatusCode::OK, JSON, status::status(context, now).to_string() + "\n"),
+        "/history" => response(StatusCode::OK, JSON, status::history(context, now).to_string() + "\n"),
         "/" => response(
             StatusCode::OK,
             TEXT,
-            format!("hydrant {}\n\n/livez\n/readyz\n/metrics\n/status\n", env!("CARGO_PKG_VERSION")),
+            format!(
+                "hydrant {}\n\n/livez\n/readyz\n/metrics\n/status\n/history\n",
+                env!("CARGO_PKG_VERSION")
+            ),
         ),
         _ => response(StatusCode::NOT_FOUND, TEXT, "not found; see /\n".into()),
     }
@@ -159,8 +164,13 @@ mod tests {
     fn context() -> Context {
         let figures = Arc::new(Figures::new(Arc::default(), now()));
         figures.sender().state.turn = Some(now());
-        let about =
-            status::About { delivery_stream_name: "app".into(), listeners: Vec::new(), memory_bytes: 1 };
+        let about = status::About {
+            delivery_stream_name: "app".into(),
+            listeners: Vec::new(),
+            memory_bytes: 1,
+            max_in_flight: 8,
+            monitor_interval: None,
+        };
         Context { figures, about: Arc::new(about) }
     }
 
@@ -171,7 +181,7 @@ mod tests {
     #[test]
     fn every_path_is_answered_and_others_are_not_found() {
         let context = context();
-        for path in ["/", "/livez", "/readyz", "/metrics", "/status"] {
+        for path in ["/", "/livez", "/readyz", "/metrics", "/status", "/history"] {
             check(&context, path, 200);
         }
         check(&context, "/etc/passwd", 404);

@@ -1,12 +1,17 @@
 //! What the daemon says of its health and state.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::stuck::{self, Facts};
 use crate::buffer::{Count, DropReason, RejectReason};
+use crate::firehose::Destination;
 use crate::telemetry::figures::Figures;
+use crate::telemetry::history::{self, Sample};
+use crate::telemetry::stream::{Reading, Stream};
 
 /// The flush task has a turn every second; this long without one, it is stuck.
 pub const STUCK: Duration = Duration::from_secs(30);
@@ -20,6 +25,10 @@ pub struct About {
     pub listeners: Vec<(String, String)>,
     /// `buffer.memory`
     pub memory_bytes: usize,
+    /// `send.max_in_flight`
+    pub max_in_flight: usize,
+    /// `monitor.interval`
+    pub monitor_interval: Option<Duration>,
 }
 
 /// A verdict with its reasons; good without any.
@@ -57,17 +66,33 @@ pub fn ready(figures: &Figures, now: Instant) -> Health {
 pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
     let columns = figures.ledger().columns();
     let sender = figures.sender().clone();
-    let count = |count: &Count| json!({ "records": count.records, "bytes": count.bytes });
-    let by = |labels: Vec<&'static str>, counts: &[Count]| -> Value {
-        labels
-            .into_iter()
-            .map(str::to_owned)
-            .zip(counts.iter().map(count))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
+    let stream = figures.stream().clone();
+    let sample = figures.sample(now);
+    let rates = figures.history().rates(&sample);
+    let health = ready(figures, now);
+    let by = |labels: &[&'static str], counts: &[Count]| -> Value {
+        labels.iter().copied().map(str::to_owned).zip(counts.iter().map(count)).collect::<Map<_, _>>().into()
     };
-    let ms =
-        |since: Instant| u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+    let stuck = stuck::find(&Facts {
+        dead: live(figures, now).reasons.first().map(String::as_str),
+        trouble: sender.state.trouble.as_ref(),
+        trouble_age: sender
+            .state
+            .trouble
+            .as_ref()
+            .map_or(Duration::ZERO, |trouble| now.saturating_duration_since(trouble.since)),
+        rates,
+        cpu: rates.cpu,
+        buffer: figures.buffer(),
+        held: columns.held.records,
+        connections: figures.connections(),
+        in_flight: figures.in_flight(),
+        stream: &stream,
+    });
+    let mut requests: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for ((operation, outcome), count) in &sender.puts {
+        requests.entry(operation).or_default().insert(outcome.label(), *count);
+    }
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": figures.uptime(now).as_secs(),
@@ -76,33 +101,149 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         "listeners": about.listeners.iter().map(|(name, address)| json!({ "name": name, "address": address })).collect::<Value>(),
         "connections": figures.connections(),
         "live": live(figures, now).reasons.is_empty(),
-        "ready": ready(figures, now).reasons.is_empty(),
-        "reasons": ready(figures, now).reasons,
+        "ready": health.reasons.is_empty(),
+        "reasons": health.reasons,
+        "stuck": { "at": stuck.at.label(), "level": stuck.level.label(), "why": stuck.why },
         "ledger": {
             "received": count(&columns.received),
             "recovered": count(&columns.recovered),
             "delivered": count(&columns.delivered),
             "dead_lettered": count(&columns.dead_lettered),
-            "dropped": by(DropReason::ALL.map(DropReason::label).to_vec(), &columns.dropped),
-            "rejected": by(RejectReason::ALL.map(RejectReason::label).to_vec(), &columns.rejected),
+            "dropped": by(&DropReason::ALL.map(DropReason::label), &columns.dropped),
+            "rejected": by(&RejectReason::ALL.map(RejectReason::label), &columns.rejected),
             "held": count(&columns.held),
+        },
+        "rates": {
+            "window_ms": millis(rates.window),
+            "received_records_per_second": rates.received_records,
+            "received_bytes_per_second": rates.received_bytes,
+            "delivered_records_per_second": rates.delivered_records,
+            "delivered_bytes_per_second": rates.delivered_bytes,
+            "retried_records_per_second": rates.retried_records,
+            "requests_per_second": rates.requests,
+            "billed_bytes_per_second": rates.billed_bytes,
         },
         "buffer": {
             "memory_bytes": about.memory_bytes,
-            "oldest_record_age_ms": sender.state.oldest.map(ms),
+            "records_bytes": figures.buffer().map(|buffer| buffer.total),
+            "reserved_bytes": figures.buffer().map(|buffer| buffer.reserved),
+            "wanted_bytes": figures.buffer().map(|buffer| buffer.wanted),
+            "oldest_record_age_ms": sender.state.oldest.map(|oldest| since(oldest, now)),
         },
         "stream": {
             "in_flight_requests": figures.in_flight(),
+            "max_in_flight_requests": about.max_in_flight,
+            "requests": requests,
+            "retried": sender.retried,
             "billed_bytes": sender.billed_bytes,
             "ambiguous_records": sender.ambiguous_records,
             "put_seconds_p50_below": sender.put_duration.quantile(0.5),
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),
+            "delivery_seconds_p50_below": sender.delivery_latency.quantile(0.5),
+            "delivery_seconds_p99_below": sender.delivery_latency.quantile(0.99),
             "trouble": sender.state.trouble.map(|trouble| json!({
                 "permanent": trouble.permanent,
                 "error_code": trouble.code,
                 "message": trouble.message,
-                "since_ms": ms(trouble.since),
+                "since_ms": since(trouble.since, now),
             })),
         },
+        "monitor": monitor(about, &stream, now),
+        "process": {
+            "cpu": rates.cpu,
+            "cpu_seconds": sample.process.cpu_seconds,
+            "resident_bytes": sample.process.resident_bytes,
+        },
+        "sample": row(&sample, now),
     })
+}
+
+/// What the poller knows of the stream; null where it is switched off. A null inside is unknown.
+fn monitor(about: &About, stream: &Stream, now: Instant) -> Value {
+    let Some(interval) = about.monitor_interval else { return Value::Null };
+    let description = stream.description.as_ref();
+    let seconds =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let readings = Reading::ALL.into_iter().map(|reading| {
+        let value = stream
+            .reading(reading)
+            .map(|datapoint| json!({ "value": datapoint.value, "at": seconds(datapoint.at) }));
+        (reading.key().to_owned(), value.into())
+    });
+    let [bytes, records, requests] = stream.quota_use();
+    json!({
+        "interval_ms": millis(interval),
+        "described_ms_ago": stream.described_at.map(|at| since(at, now)),
+        "polled_ms_ago": stream.polled_at.map(|at| since(at, now)),
+        "status": description.map(|description| &description.status),
+        "type": description.map(|description| &description.kind),
+        "destination": description.and_then(|description| description.destination).map(Destination::label),
+        "encryption": description.and_then(|description| description.encryption.as_ref()),
+        "processors": description.map(|description| &description.processors),
+        "buffering_seconds": description.and_then(|description| description.buffering).map(|wait| wait.as_secs()),
+        "readings": readings.collect::<Map<_, _>>(),
+        "quota_use": { "bytes": bytes, "records": records, "put_requests": requests },
+        "problems": stream.problems,
+    })
+}
+
+/// The names of the figures in a row of the history. Counts are since the daemon's start.
+const COLUMNS: [&str; 15] = [
+    "age_ms",
+    "received_records",
+    "received_bytes",
+    "delivered_records",
+    "delivered_bytes",
+    "lost_records",
+    "retried_records",
+    "requests",
+    "billed_bytes",
+    "held_records",
+    "held_bytes",
+    "oldest_record_age_ms",
+    "in_flight_requests",
+    "connections",
+    "wanted_bytes",
+];
+
+/// The figures of the last minutes, the oldest first: what `/status` calls `sample`, every
+/// [`history::EVERY`].
+#[must_use]
+pub fn history(Context { figures, .. }: &Context, now: Instant) -> Value {
+    let rows: Vec<Value> = figures.history().samples().map(|sample| row(sample, now)).collect();
+    json!({ "every_ms": millis(history::EVERY), "columns": COLUMNS, "rows": rows })
+}
+
+fn row(sample: &Sample, now: Instant) -> Value {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let values: [u64; COLUMNS.len()] = [
+        since(sample.at, now),
+        sample.received.records,
+        sample.received.bytes,
+        sample.delivered.records,
+        sample.delivered.bytes,
+        sample.lost.records,
+        sample.retried,
+        sample.requests,
+        sample.billed_bytes,
+        sample.held.records,
+        sample.held.bytes,
+        millis(sample.oldest_age),
+        count(sample.in_flight),
+        count(sample.connections),
+        count(sample.wanted_bytes),
+    ];
+    values.to_vec().into()
+}
+
+fn count(count: &Count) -> Value {
+    json!({ "records": count.records, "bytes": count.bytes })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn since(instant: Instant, now: Instant) -> u64 {
+    millis(now.saturating_duration_since(instant))
 }

@@ -13,7 +13,9 @@ use rustix::fs::Access;
 
 use super::options::TargetOptions;
 use crate::config::Config;
-use crate::firehose::{Class, DescribeError, Description, Destination, PutError, Sdk, Settings, proxy};
+use crate::firehose::{
+    Class, Description, Destination, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
+};
 
 /// Checks credentials, network, permissions, the delivery stream and this host, and says what to mend.
 #[derive(Debug, clap::Args)]
@@ -144,7 +146,7 @@ struct Facts {
     identity: Result<String, PutError>,
     network: Option<Network>,
     skew_seconds: Option<i64>,
-    description: Result<Description, DescribeError>,
+    description: Result<Description, WatchError>,
     probe: Result<(), PutError>,
     store: Option<Store>,
     files: Option<u64>,
@@ -337,16 +339,18 @@ fn clock(skew_seconds: Option<i64>) -> Finding {
     }
 }
 
-fn describing(description: &Result<Description, DescribeError>) -> Finding {
+fn describing(description: &Result<Description, WatchError>) -> Finding {
     let subject = "firehose:DescribeDeliveryStream";
     match description {
         Ok(_) => Finding::ok(subject, "allowed"),
-        Err(DescribeError::Denied(_)) => {
+        Err(WatchError::Denied(_)) => {
             Finding::warning(subject, "not allowed; the stream's state and destination stay unknown")
                 .remedy("allow it to have them checked")
         }
-        Err(DescribeError::Missing(error)) => Finding::problem(subject, &error.message),
-        Err(DescribeError::Failed(error)) => Finding::problem(subject, &error.message),
+        Err(WatchError::Missing(error)) => Finding::problem(subject, &error.message),
+        Err(WatchError::Throttled(error)) => Finding::warning(subject, &error.message)
+            .remedy("5 calls a second are allowed to all of the account in a region"),
+        Err(WatchError::Failed(error)) => Finding::problem(subject, &error.message),
     }
 }
 
@@ -517,13 +521,13 @@ mod tests {
 
     #[test]
     fn describing_is_a_convenience_and_putting_is_not() {
-        let check = |result: Result<Description, DescribeError>, expected| {
+        let check = |result: Result<Description, WatchError>, expected| {
             assert_eq!(describing(&result).level, expected, "{result:?}");
         };
         check(Ok(description("DirectPut", "ACTIVE")), Level::Ok);
-        check(Err(DescribeError::Denied(error(Class::Permanent))), Level::Warning);
-        check(Err(DescribeError::Missing(error(Class::Permanent))), Level::Problem);
-        check(Err(DescribeError::Failed(error(Class::Transient))), Level::Problem);
+        check(Err(WatchError::Denied(error(Class::Permanent))), Level::Warning);
+        check(Err(WatchError::Missing(error(Class::Permanent))), Level::Problem);
+        check(Err(WatchError::Failed(error(Class::Transient))), Level::Problem);
         let check = |result, expected| assert_eq!(putting(&result).level, expected, "{result:?}");
         check(Ok(()), Level::Ok);
         check(Err(error(Class::Refused)), Level::Ok);
@@ -540,6 +544,8 @@ mod tests {
             encryption: None,
             failure: None,
             created: None,
+            processors: Vec::new(),
+            buffering: None,
         }
     }
 

@@ -280,6 +280,31 @@ impl<const MIN: u64, const MAX: u64> Form for Patience<MIN, MAX> {
     }
 }
 
+/// Time between two turns of something that can be switched off: `0s`, or a duration as in
+/// [`Wait`].
+pub(super) enum Cadence<const MIN: u64, const MAX: u64> {}
+
+impl<const MIN: u64, const MAX: u64> Form for Cadence<MIN, MAX> {
+    type Value = Option<Duration>;
+
+    fn expected() -> String {
+        format!("`0s` for never, or {}", Wait::<MIN, MAX>::expected())
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self::Value> {
+        let zero = Wait::<0, 0>::read(given).map(|_| None);
+        zero.or_else(|| Wait::<MIN, MAX>::read(given).map(Some))
+    }
+
+    fn write(value: &Self::Value) -> Json {
+        Wait::<MIN, MAX>::write(&value.unwrap_or_default())
+    }
+
+    fn schema() -> Schema {
+        Wait::<MIN, MAX>::schema()
+    }
+}
+
 /// A number from 0 to 1.
 pub(super) enum Fraction {}
 
@@ -388,6 +413,46 @@ impl Form for StreamName {
 
     fn schema() -> Schema {
         json_schema!({ "type": "string", "pattern": "^[a-zA-Z0-9_.-]{1,64}$" })
+    }
+}
+
+/// Namespace of metrics in CloudWatch.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html>
+/// (`Namespace`: 1 to 255 characters, `[^:].*`, not one that begins with `AWS/`), with the
+/// characters of the user guide's "Namespaces".
+pub(super) enum Namespace {}
+
+impl Namespace {
+    const MAX_CHARS: usize = 255;
+}
+
+impl Form for Namespace {
+    type Value = String;
+
+    fn expected() -> String {
+        format!(
+            "1 to {} letters, digits, blanks and `.-_/#:`, not beginning with `:` or `AWS/`",
+            Self::MAX_CHARS
+        )
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
+        let fits = |name: &&str| (1..=Self::MAX_CHARS).contains(&name.len()) && !name.trim().is_empty();
+        let reserved = |name: &&str| name.starts_with(':') || name.starts_with("AWS/");
+        let name = given.text().filter(fits).filter(|name| !reserved(name))?;
+        name.chars().all(allowed).then(|| name.to_owned())
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string", "pattern": "^(?!:|AWS/)[a-zA-Z0-9._/#: -]{1,255}$",
+        })
     }
 }
 
@@ -714,6 +779,34 @@ mod tests {
         assert_eq!(text::<Patience<0, 1000>>("0s"), Some(None));
         assert_eq!(text::<Patience<1, 1000>>("0s"), None);
         assert_eq!(text::<Patience<1, 1000>>("1s"), Some(Some(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn a_cadence_of_zero_is_never_and_others_keep_their_bounds() {
+        let check = |given, expected: Option<Option<u64>>| {
+            let expected = expected.map(|some| some.map(Duration::from_secs));
+            assert_eq!(text::<Cadence<1000, 60_000>>(given), expected, "{given}");
+        };
+        check("0s", Some(None));
+        check("0", Some(None));
+        check("1s", Some(Some(1)));
+        check("1m", Some(Some(60)));
+        check("999ms", None);
+        check("61s", None);
+        check("never", None);
+    }
+
+    #[test]
+    fn a_namespace_is_not_one_of_awss_own() {
+        let check = |given: &str, good: bool| assert_eq!(text::<Namespace>(given).is_some(), good, "{given}");
+        check("hydrant", true);
+        check("My App/hydrant", true);
+        check("AWS/Firehose", false);
+        check(":hydrant", false);
+        check("", false);
+        check(" ", false);
+        check(&"n".repeat(256), false);
+        check("näme", false);
     }
 
     #[test]

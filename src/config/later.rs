@@ -6,7 +6,7 @@
 use figment::value::Value;
 use serde_json::Value as Json;
 
-use super::form::{Count, Form, Setting, Size, Wait, Words};
+use super::form::{Count, Form, Setting, Size, Words};
 use super::problem::Problem;
 use super::resolve::{Found, expected};
 
@@ -31,12 +31,10 @@ enum Rule {
 
 const MIB: u64 = 1024 * 1024;
 const TIB: u64 = MIB * MIB;
-const DAY: u64 = 24 * 60 * 60 * 1000;
 
 const MEMORY_ONLY: &str = "records are held in memory only (remove the key)";
 const NO_PACKING: &str = "each record is sent as one Firehose record";
 const NO_TLS: &str = "listeners speak plain text (remove the key)";
-const NO_POLLER: &str = "the stream's metrics are not polled";
 
 /// The keys and values that are still to come.
 pub(super) const LATER: &[Row] = &[
@@ -47,9 +45,6 @@ pub(super) const LATER: &[Row] = &[
     row("aggregate.max_record", Rule::Idle(form::<Size<1, { 1000 * 1024 }>>, None, NO_PACKING)),
     row("aggregate.max_lines", Rule::Idle(form::<Count<1, { u32::MAX as u64 }>>, None, NO_PACKING)),
     row("aggregate.compression", Rule::Only("none", "records are sent as they are (remove the key)")),
-    row("monitor.interval", Rule::Idle(form::<Wait<0, DAY>>, Some("0s"), NO_POLLER)),
-    row("monitor.publish_namespace", Rule::Absent("nothing is published to CloudWatch (remove the key)")),
-    row("otlp.endpoint", Rule::Absent("metrics are served at `admin.address` only (remove the key)")),
     row("listen.*.cert", Rule::Absent(NO_TLS)),
     row("listen.*.key", Rule::Absent(NO_TLS)),
     row("listen.*.client_ca", Rule::Absent(NO_TLS)),

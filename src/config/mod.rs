@@ -78,6 +78,10 @@ pub struct Config {
     pub send: SendConfig,
     /// Where undeliverable records go.
     pub dead_letter: DeadLetterConfig,
+    /// The stream's own state and metrics, and the daemon's in CloudWatch.
+    pub monitor: MonitorConfig,
+    /// Metrics and traces to an OpenTelemetry collector.
+    pub otlp: OtlpConfig,
     /// Health, metrics and status over HTTP; `None` is off.
     pub admin: Option<Address>,
     /// The daemon's own log.
@@ -216,6 +220,26 @@ pub struct DeadLetterConfig {
     pub directory: Option<PathBuf>,
     /// Most bytes the store may take.
     pub max_bytes: u64,
+}
+
+/// `monitor.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// Time between two looks and between two publications; `None` is never.
+    pub interval: Option<Duration>,
+    /// Where the daemon's own figures are published; `None` is nowhere.
+    pub publish_namespace: Option<String>,
+    /// Another CloudWatch endpoint.
+    pub endpoint_url: Option<String>,
+}
+
+/// `otlp.*`
+#[derive(Debug, Clone, PartialEq)]
+pub struct OtlpConfig {
+    /// The collector; `None` leaves it to the standard variables.
+    pub endpoint: Option<String>,
+    /// Share of the flushes that are traced, 0 to 1.
+    pub trace_ratio: f64,
 }
 
 /// `log.*`

@@ -18,7 +18,7 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig,
-    RetryConfig, SendConfig,
+    MonitorConfig, OtlpConfig, RetryConfig, SendConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -190,6 +190,11 @@ impl Resolver {
             }
         }
 
+        if table.monitor.publish_namespace.0.is_some() && table.monitor.interval.0.is_none() {
+            let needs = "publishes at every `monitor.interval`, which is off: set that, or leave this out";
+            self.conflict(&["monitor", "publish_namespace"], needs);
+        }
+
         let (base, max) = (table.retry.base_delay.0, table.retry.max_delay.0);
         let judged = |key: &str| !self.faulty.contains(key);
         if base > max && judged("retry.base_delay") && judged("retry.max_delay") {
@@ -355,6 +360,12 @@ fn config(table: Table) -> Config {
             directory: table.dead_letter.directory.0,
             max_bytes: table.dead_letter.max_bytes.0,
         },
+        monitor: MonitorConfig {
+            interval: table.monitor.interval.0,
+            publish_namespace: table.monitor.publish_namespace.0,
+            endpoint_url: table.monitor.endpoint_url.0,
+        },
+        otlp: OtlpConfig { endpoint: table.otlp.endpoint.0, trace_ratio: table.otlp.trace_ratio.0 },
         admin: table.admin.address.0,
         log: LogConfig { level: table.log.level.0, format: table.log.format.0 },
         shutdown_drain: table.shutdown.drain.0,

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{
-    AdminAddress, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode, Patience, Region,
-    Setting, Size, StreamName, Url, Wait,
+    AdminAddress, Cadence, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode,
+    Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
 use super::{Acks, LogFormat, OnFull, Protocol};
 use crate::limits;
@@ -98,8 +98,12 @@ table! {
         send: Send,
         /// Where records go that can never be delivered.
         dead_letter: DeadLetter,
+        /// The stream's own state and metrics, and the daemon's in CloudWatch.
+        monitor: Monitor,
         /// Health, metrics and status over HTTP.
         admin: Admin,
+        /// Metrics and traces to an OpenTelemetry collector.
+        otlp: Otlp,
         /// The daemon's own log.
         log: Log,
         /// Stopping.
@@ -183,6 +187,32 @@ table! {
         directory: Maybe<Directory> = None,
         /// Most bytes that the store may take.
         max_bytes: Size<MIB, TIB> = 256 * MIB,
+    }
+}
+
+table! {
+    /// `monitor.*`
+    Monitor {
+        /// Time between two looks at the stream's metrics in CloudWatch, and between two
+        /// publications.
+        interval: Cadence<SECOND, DAY> = Some(Duration::from_secs(60)),
+        /// Namespace in CloudWatch that the daemon's own figures are published in; without one
+        /// they are not.
+        publish_namespace: Maybe<Namespace> = None,
+        /// Another CloudWatch endpoint than the region's own.
+        endpoint_url: Maybe<Url> = None,
+    }
+}
+
+table! {
+    /// `otlp.*`
+    Otlp {
+        /// OpenTelemetry collector that takes OTLP over HTTP, without the path: metrics go to
+        /// `/v1/metrics` below it, traces to `/v1/traces`. Without one, and without one in the
+        /// standard `OTEL_EXPORTER_OTLP_…` variables, nothing is exported.
+        endpoint: Maybe<Url> = None,
+        /// Share of the flushes that are traced, unless `OTEL_TRACES_SAMPLER` says otherwise.
+        trace_ratio: Fraction = 0.01,
     }
 }
 

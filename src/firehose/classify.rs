@@ -97,6 +97,8 @@ const MAX_CODE_CHARS: usize = 64;
 /// Whom a call was made to, for sentences about it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
+    /// The service's name in policies.
+    pub(super) service: &'static str,
     /// The API's name for the call.
     pub(super) operation: &'static str,
     /// The delivery stream.
@@ -199,7 +201,7 @@ fn status_code(status: u16) -> Cow<'static, str> {
 }
 
 fn sentence(code: &str, said: Option<&str>, status: u16, class: Class, target: Target<'_>) -> String {
-    let Target { operation, stream, region, .. } = target;
+    let Target { service, operation, stream, region, .. } = target;
     // The service's own words name the principal, key or source at fault. They are left out for
     // refusals, which may quote what was sent.
     let said =
@@ -209,6 +211,14 @@ fn sentence(code: &str, said: Option<&str>, status: u16, class: Class, target: T
             "delivery stream `{stream}` was not found in {region}; create it, or correct \
              `delivery_stream_name` or the region"
         ),
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "NotAuthorized"
+            if service != "firehose" =>
+        {
+            format!(
+                "the credentials do not allow {service}:{operation} in {region}{said}; allow it in the policy of \
+                 their user or role"
+            )
+        }
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "NotAuthorized" => format!(
             "the credentials do not allow firehose:{operation} on delivery stream `{stream}` in {region}{said}; \
              allow it in the policy of their user or role"
@@ -247,6 +257,12 @@ fn sentence(code: &str, said: Option<&str>, status: u16, class: Class, target: T
             "the KMS key that encrypts delivery stream `{stream}` cannot be used{said}; enable the key and its grant"
         ),
         _ => match class {
+            Class::Throttled if service != "firehose" => {
+                format!("{target} takes no more {operation} calls in {region} for now ({code})")
+            }
+            Class::Refused if service != "firehose" => {
+                format!("{target} refused a {operation} ({code}, status {status})")
+            }
             Class::Throttled => format!("delivery stream `{stream}` was throttled in {region} ({code})"),
             Class::Transient => format!("{target} answered {operation} with status {status} ({code})"),
             Class::Refused => {
@@ -255,7 +271,7 @@ fn sentence(code: &str, said: Option<&str>, status: u16, class: Class, target: T
                 )
             }
             Class::Permanent => format!(
-                "{target} answered {operation} with status {status} ({code}){said}; check that this is a Firehose \
+                "{target} answered {operation} with status {status} ({code}){said}; check that this is an AWS \
                  endpoint and what stands in front of it"
             ),
         },
@@ -388,8 +404,13 @@ mod tests {
 
     use super::*;
 
-    const TARGET: Target<'_> =
-        Target { operation: "PutRecordBatch", stream: "app-logs", region: "eu-west-1", endpoint: None };
+    const TARGET: Target<'_> = Target {
+        service: "firehose",
+        operation: "PutRecordBatch",
+        stream: "app-logs",
+        region: "eu-west-1",
+        endpoint: None,
+    };
 
     #[test]
     fn every_known_code_keeps_its_class_whatever_the_status() {

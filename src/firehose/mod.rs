@@ -3,6 +3,8 @@
 //! A [`Put`] is one attempt at sending; an [`Answer`] says which of its entries failed, a
 //! [`PutError`] why the whole attempt did. Errors are classified here, once, from the SDK's typed
 //! variants and the per-entry codes; nobody else looks at error texts.
+//!
+//! [`Watch`] looks at the stream from outside: what it is, and what CloudWatch knows of it.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -13,6 +15,7 @@ use crate::record::Span;
 mod answer;
 pub mod body;
 mod classify;
+mod cloudwatch;
 mod credentials;
 mod protocol;
 pub mod proxy;
@@ -20,9 +23,11 @@ mod sdk;
 #[cfg(test)]
 mod testing;
 mod transport;
+mod watch;
 
 pub use answer::all_delivered;
-pub use sdk::{DescribeError, Description, Destination, Sdk, Settings};
+pub use sdk::{Description, Destination, Sdk, Settings};
+pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
 
 /// Which call carries an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use aws_sdk_firehose::config::timeout::TimeoutConfig;
 use aws_sdk_firehose::config::{IdentityCache, interceptors};
 use aws_sdk_firehose::error::SdkError;
 use aws_sdk_firehose::primitives::Blob;
-use aws_sdk_firehose::types::{DeliveryStreamDescription, DestinationDescription, Record};
+use aws_sdk_firehose::types::{BufferingHints, DeliveryStreamDescription, DestinationDescription, Record};
 use aws_smithy_async::time::SharedTimeSource;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
@@ -30,7 +30,7 @@ use tokio::sync::OnceCell;
 use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
 use super::protocol::{Prebuilt, Protocol};
-use super::{Answer, Class, Firehose, Operation, Put, PutError, answer, proxy, transport};
+use super::{Answer, Class, Firehose, Operation, Put, PutError, WatchError, answer, proxy, transport};
 use crate::config::Config;
 use crate::record::Span;
 
@@ -51,6 +51,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// Our serialiser for `PutRecordBatch`, or the SDK's own.
     pub fast_body: bool,
+    /// The CloudWatch endpoint; it wins over `AWS_ENDPOINT_URL_CLOUDWATCH` and the profile.
+    pub cloudwatch_endpoint_url: Option<String>,
 }
 
 impl From<&Config> for Settings {
@@ -63,6 +65,7 @@ impl From<&Config> for Settings {
             read_timeout: config.send.read_timeout,
             max_in_flight: config.send.max_in_flight,
             fast_body: config.send.fast_body,
+            cloudwatch_endpoint_url: config.monitor.endpoint_url.clone(),
         }
     }
 }
@@ -73,17 +76,18 @@ impl From<&Config> for Settings {
 /// credentials fails with a [`PutError`] that says what to do, and the next one looks again.
 #[derive(Debug)]
 pub struct Sdk {
-    settings: Settings,
+    pub(super) settings: Settings,
     given: Option<SharedCredentialsProvider>,
     loaded: OnceCell<Loaded>,
 }
 
 #[derive(Debug)]
-struct Loaded {
+pub(super) struct Loaded {
     client: Client,
-    credentials: Credentials,
-    shared: SdkConfig,
-    region: String,
+    pub(super) credentials: Credentials,
+    pub(super) shared: SdkConfig,
+    pub(super) region: String,
+    pub(super) cloudwatch: OnceLock<aws_sdk_cloudwatch::Client>,
     seen: Arc<Seen>,
 }
 
@@ -101,12 +105,12 @@ impl Sdk {
         self
     }
 
-    async fn loaded(&self) -> Result<&Loaded, PutError> {
+    pub(super) async fn loaded(&self) -> Result<&Loaded, PutError> {
         self.loaded.get_or_try_init(|| Loaded::load(&self.settings, self.given.clone())).await
     }
 
     /// Waits for credentials, no longer than an attempt may take.
-    async fn lease(&self, loaded: &Loaded) -> Result<Lease, PutError> {
+    pub(super) async fn lease(&self, loaded: &Loaded) -> Result<Lease, PutError> {
         match tokio::time::timeout(self.settings.attempt_timeout, loaded.credentials.ready()).await {
             Ok(lease) => lease.map_err(|error| classify::credentials_error(&error)),
             Err(_) => Err(PutError {
@@ -119,12 +123,8 @@ impl Sdk {
         }
     }
 
-    /// What `DescribeDeliveryStream` says of `stream`, in one attempt.
-    ///
-    /// # Errors
-    ///
-    /// [`DescribeError`]
-    pub async fn describe(&self, stream: &str) -> Result<Description, DescribeError> {
+    /// See [`super::Watch::describe`].
+    pub(super) async fn describe_stream(&self, stream: &str) -> Result<Description, WatchError> {
         let loaded = self.loaded().await?;
         self.lease(loaded).await?;
         let call = loaded.client.describe_delivery_stream().delivery_stream_name(stream);
@@ -132,7 +132,7 @@ impl Sdk {
         let target = loaded.target("DescribeDeliveryStream", stream);
         let output = output.map_err(|error| classify::put_error(&error, target))?;
         output.delivery_stream_description().map(Description::from).ok_or_else(|| {
-            DescribeError::Failed(PutError {
+            WatchError::Failed(PutError {
                 class: Class::Transient,
                 code: Cow::Borrowed("response"),
                 message: format!("the answer of {target} to DescribeDeliveryStream has no description"),
@@ -192,6 +192,7 @@ impl Sdk {
             .build();
         let output = aws_sdk_sts::Client::from_conf(config).get_caller_identity().send().await;
         let target = Target {
+            service: "sts",
             operation: "GetCallerIdentity",
             stream: "",
             region: &loaded.region,
@@ -215,7 +216,7 @@ impl Sdk {
     }
 }
 
-fn timeouts(settings: &Settings) -> TimeoutConfig {
+pub(super) fn timeouts(settings: &Settings) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(settings.connect_timeout)
         .read_timeout(settings.read_timeout)
@@ -224,7 +225,7 @@ fn timeouts(settings: &Settings) -> TimeoutConfig {
 }
 
 /// What no attempt can change: a setting is missing or wrong.
-fn unsettled(code: &'static str, message: String) -> PutError {
+pub(super) fn unsettled(code: &'static str, message: String) -> PutError {
     PutError { class: Class::Permanent, code: Cow::Borrowed(code), message, ambiguous: false }
 }
 
@@ -239,7 +240,7 @@ const ENDPOINT_VARIABLES: [&str; 3] =
     ["AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"];
 
 /// Whether `url` can be an endpoint.
-fn is_http(url: &str) -> bool {
+pub(super) fn is_http(url: &str) -> bool {
     let scheme = |uri: http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
     url.parse().is_ok_and(scheme)
 }
@@ -299,11 +300,13 @@ impl Loaded {
         if settings.fast_body {
             config = config.protocol(Protocol::new());
         }
-        Ok(Self { client: Client::from_conf(config.build()), credentials, shared, region, seen })
+        let client = Client::from_conf(config.build());
+        Ok(Self { client, credentials, shared, region, cloudwatch: OnceLock::new(), seen })
     }
 
     fn target<'a>(&'a self, operation: &'static str, stream: &'a str) -> Target<'a> {
         Target {
+            service: "firehose",
             operation,
             stream,
             region: &self.region,
@@ -454,6 +457,10 @@ pub struct Description {
     pub failure: Option<String>,
     /// When it was created.
     pub created: Option<SystemTime>,
+    /// Types of the processors that records go through, in the service's words.
+    pub processors: Vec<String>,
+    /// Longest that the stream itself waits before it delivers, where that is told.
+    pub buffering: Option<Duration>,
 }
 
 impl From<&DeliveryStreamDescription> for Description {
@@ -466,6 +473,8 @@ impl From<&DeliveryStreamDescription> for Description {
             encryption: encryption.and_then(|e| e.status()).map(|status| status.as_str().to_owned()),
             failure: stream.failure_description().map(|failure| failure.details().to_owned()),
             created: stream.create_timestamp().and_then(|time| SystemTime::try_from(*time).ok()),
+            processors: stream.destinations().first().map(processors).unwrap_or_default(),
+            buffering: stream.destinations().first().and_then(buffering),
         }
     }
 }
@@ -484,7 +493,73 @@ pub enum Destination {
     Iceberg,
 }
 
+/// Types of the processors of a destination that has any switched on.
+fn processors(d: &DestinationDescription) -> Vec<String> {
+    let configuration = [
+        d.extended_s3_destination_description().and_then(|d| d.processing_configuration()),
+        d.redshift_destination_description().and_then(|d| d.processing_configuration()),
+        d.elasticsearch_destination_description().and_then(|d| d.processing_configuration()),
+        d.amazonopensearchservice_destination_description().and_then(|d| d.processing_configuration()),
+        d.amazon_open_search_serverless_destination_description().and_then(|d| d.processing_configuration()),
+        d.splunk_destination_description().and_then(|d| d.processing_configuration()),
+        d.http_endpoint_destination_description().and_then(|d| d.processing_configuration()),
+        d.snowflake_destination_description().and_then(|d| d.processing_configuration()),
+        d.iceberg_destination_description().and_then(|d| d.processing_configuration()),
+    ];
+    let on = configuration.into_iter().flatten().find(|configuration| configuration.enabled() == Some(true));
+    let kinds = on.into_iter().flat_map(|configuration| configuration.processors());
+    kinds.map(|processor| processor.r#type().as_str().to_owned()).collect()
+}
+
+/// The interval of a destination's buffering hints.
+fn buffering(d: &DestinationDescription) -> Option<Duration> {
+    let s3 = |hints: Option<&BufferingHints>| hints.and_then(|hints| hints.interval_in_seconds());
+    let seconds = [
+        d.extended_s3_destination_description().and_then(|d| s3(d.buffering_hints())),
+        d.s3_destination_description().and_then(|d| s3(d.buffering_hints())),
+        d.redshift_destination_description()
+            .and_then(|d| d.s3_destination_description())
+            .and_then(|d| s3(d.buffering_hints())),
+        d.elasticsearch_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.amazonopensearchservice_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.amazon_open_search_serverless_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.splunk_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.http_endpoint_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.snowflake_destination_description()
+            .and_then(|d| d.buffering_hints())
+            .and_then(|hints| hints.interval_in_seconds()),
+        d.iceberg_destination_description().and_then(|d| s3(d.buffering_hints())),
+    ];
+    let seconds = seconds.into_iter().flatten().next()?;
+    u64::try_from(seconds).ok().map(Duration::from_secs)
+}
+
 impl Destination {
+    /// What people call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::S3 => "S3",
+            Self::Redshift => "Redshift",
+            Self::OpenSearch => "OpenSearch Service",
+            Self::OpenSearchServerless => "OpenSearch Serverless",
+            Self::Splunk => "Splunk",
+            Self::HttpEndpoint => "HTTP endpoint",
+            Self::Snowflake => "Snowflake",
+            Self::Iceberg => "Apache Iceberg",
+        }
+    }
+
     fn of(description: &DestinationDescription) -> Option<Self> {
         let d = description;
         // Redshift goes by way of S3, so the more particular ones are looked for first.
@@ -504,29 +579,5 @@ impl Destination {
         ]
         .into_iter()
         .find_map(|(present, kind)| present.then_some(kind))
-    }
-}
-
-/// Why a delivery stream could not be described.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum DescribeError {
-    /// The policy does not allow it; putting records may work all the same.
-    #[error(transparent)]
-    Denied(PutError),
-    /// There is no such stream.
-    #[error(transparent)]
-    Missing(PutError),
-    /// Anything else: ask again later.
-    #[error(transparent)]
-    Failed(PutError),
-}
-
-impl From<PutError> for DescribeError {
-    fn from(error: PutError) -> Self {
-        match &*error.code {
-            "AccessDenied" | "AccessDeniedException" => Self::Denied(error),
-            "ResourceNotFoundException" => Self::Missing(error),
-            _ => Self::Failed(error),
-        }
     }
 }

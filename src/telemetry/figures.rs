@@ -1,4 +1,4 @@
-//! The figures that the daemon exports, and their exposition.
+//! The figures of the daemon: where every room puts them, and where they are looked up.
 //!
 //! One lock guards the figures of the sender; it is taken once an answer. Record counts are not
 //! kept here but in the [`Ledger`].
@@ -6,16 +6,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-
+use super::exposition;
 use super::histogram::Histogram;
-use crate::buffer::{Columns, Count, DropReason, Ledger, RejectReason};
+use super::history::{History, Rates, Sample};
+use super::process::Process;
+use super::stream::Stream;
+use crate::budget::Budget;
+use crate::buffer::Ledger;
 use crate::firehose::{Class, Operation};
 
 /// Distinct error codes that get a label of their own; the rest are counted as `other`, so that a
@@ -77,7 +77,9 @@ impl From<Class> for Outcome {
 }
 
 impl Outcome {
-    const fn label(self) -> &'static str {
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Partial => "partial",
@@ -122,6 +124,9 @@ pub struct Figures {
     connections: AtomicUsize,
     draining: AtomicBool,
     accept_pauses: AtomicU64,
+    buffer: OnceLock<Budget>,
+    stream: Mutex<Stream>,
+    history: Mutex<History>,
     started: Instant,
 }
 
@@ -171,6 +176,9 @@ impl Figures {
             connections: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             accept_pauses: AtomicU64::new(0),
+            buffer: OnceLock::new(),
+            stream: Mutex::default(),
+            history: Mutex::default(),
             started,
         }
     }
@@ -232,17 +240,92 @@ impl Figures {
         now.saturating_duration_since(self.started)
     }
 
+    /// Says which budget records are held under.
+    pub fn set_buffer(&self, budget: Budget) {
+        // Only the first one counts; there is no second.
+        self.buffer.get_or_init(|| budget);
+    }
+
+    /// The state of the records' memory; `None` before the daemon runs.
+    #[must_use]
+    pub fn buffer(&self) -> Option<Buffer> {
+        self.buffer.get().map(|budget| Buffer {
+            total: budget.total(),
+            reserved: budget.total() - budget.available(),
+            wanted: budget.wanted(),
+        })
+    }
+
+    /// Times that accepting had to pause.
+    #[must_use]
+    pub fn accept_pauses(&self) -> u64 {
+        self.accept_pauses.load(Ordering::Relaxed)
+    }
+
+    /// What is known of the stream itself, to change or to copy; held for a moment only.
+    pub fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the figures of this moment, for rates and plots.
+    pub fn take_sample(&self, now: Instant) {
+        let sample = self.sample(now);
+        self.history().add(sample);
+    }
+
+    /// The figures at `now`, for comparing with others.
+    #[must_use]
+    pub fn sample(&self, now: Instant) -> Sample {
+        let columns = self.ledger.columns();
+        let mut lost = columns.dead_lettered;
+        columns.dropped.iter().for_each(|count| lost += *count);
+        let sender = self.sender();
+        let oldest = sender.state.oldest;
+        Sample {
+            at: now,
+            received: columns.received,
+            delivered: columns.delivered,
+            lost,
+            retried: sender.retried.values().sum(),
+            requests: sender.puts.values().sum(),
+            billed_bytes: sender.billed_bytes,
+            held: columns.held,
+            oldest_age: oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest)),
+            in_flight: self.in_flight(),
+            connections: self.connections(),
+            wanted_bytes: self.buffer().map_or(0, |buffer| buffer.wanted),
+            process: Process::look(),
+        }
+    }
+
+    /// The samples of the last minutes; held for a moment only.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What flows at `now`.
+    #[must_use]
+    pub fn rates(&self, now: Instant) -> Rates {
+        let sample = self.sample(now);
+        self.history().rates(&sample)
+    }
+
     /// The OpenMetrics text of all figures.
     #[must_use]
-    pub fn exposition(self: &Arc<Self>, now: Instant) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Exposition { figures: Arc::clone(self), now }));
-        let mut text = String::with_capacity(16 * 1024);
-        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &registry) {
-            tracing::error!(%error, "Metrics could not be written.");
-        }
-        text
+    pub fn exposition(&self, now: Instant) -> String {
+        exposition::exposition(self, now)
     }
+}
+
+/// The memory for records, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer {
+    /// All of it.
+    pub total: usize,
+    /// Reserved at this moment.
+    pub reserved: usize,
+    /// What listeners wait for, and their producers with them.
+    pub wanted: usize,
 }
 
 impl SenderFigures {
@@ -299,144 +382,10 @@ impl Drop for ConnectionGuard {
     }
 }
 
-#[derive(Debug)]
-struct Exposition {
-    figures: Arc<Figures>,
-    now: Instant,
-}
-
-impl EncodeMetric for Histogram {
-    fn encode(&self, encoder: MetricEncoder<'_>) -> std::fmt::Result {
-        Histogram::encode(self, encoder)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
-}
-
-impl Collector for Exposition {
-    fn encode(&self, mut to: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let columns = self.figures.ledger.columns();
-        let sender = self.figures.sender().clone();
-        encode_ledger(&mut to, &columns)?;
-        let age =
-            sender.state.oldest.map_or(Duration::ZERO, |oldest| self.now.saturating_duration_since(oldest));
-        let mut seconds = |name: &str, help: &str, value: f64| {
-            to.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-        };
-        seconds("hydrant_oldest_record_age_seconds", "Age of the record held longest", age.as_secs_f64())?;
-        seconds(
-            "hydrant_uptime_seconds",
-            "Time since the daemon started",
-            self.figures.uptime(self.now).as_secs_f64(),
-        )?;
-        let mut gauge = |name: &str, help: &str, value: usize| {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            to.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-        };
-        gauge("hydrant_in_flight_requests", "Requests sent and not answered", self.figures.in_flight())?;
-        gauge("hydrant_connections", "Connections of producers", self.figures.connections())?;
-        gauge(
-            "hydrant_stream_in_trouble",
-            "1 while the stream fails as a whole",
-            usize::from(sender.state.trouble.is_some()),
-        )?;
-        let mut counter = |name: &str, help: &str, value: u64| {
-            to.encode_descriptor(name, help, None, MetricType::Counter)?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)
-        };
-        counter(
-            "hydrant_billed_bytes",
-            "Bytes that Firehose bills, each record rounded up to 5 KiB",
-            sender.billed_bytes,
-        )?;
-        counter(
-            "hydrant_ambiguous_records",
-            "Records sent again after an attempt whose answer was lost: each may be at Firehose twice",
-            sender.ambiguous_records,
-        )?;
-        counter(
-            "hydrant_accept_pauses",
-            "Times that accepting connections had to pause",
-            self.figures.accept_pauses.load(Ordering::Relaxed),
-        )?;
-        let mut puts = to.encode_descriptor(
-            "hydrant_put_requests",
-            "Requests by call and outcome",
-            None,
-            MetricType::Counter,
-        )?;
-        for ((operation, outcome), count) in &sender.puts {
-            puts.encode_family(&[("operation", *operation), ("outcome", outcome.label())])?
-                .encode_counter::<NoLabelSet, _, u64>(count, None)?;
-        }
-        let mut retried = to.encode_descriptor(
-            "hydrant_retried_records",
-            "Records sent again, by the code of the failure",
-            None,
-            MetricType::Counter,
-        )?;
-        for (code, count) in &sender.retried {
-            retried
-                .encode_family(&[("error_code", code.as_str())])?
-                .encode_counter::<NoLabelSet, _, u64>(count, None)?;
-        }
-        for (name, help, histogram) in [
-            ("hydrant_put_duration_seconds", "Duration of a request", &sender.put_duration),
-            (
-                "hydrant_delivery_latency_seconds",
-                "Time from reading a record to Firehose having it",
-                &sender.delivery_latency,
-            ),
-            ("hydrant_batch_records", "Records a request", &sender.batch_records),
-            ("hydrant_batch_bytes", "Record bytes a request", &sender.batch_bytes),
-        ] {
-            Histogram::encode(histogram, to.encode_descriptor(name, help, None, MetricType::Histogram)?)?;
-        }
-        Ok(())
-    }
-}
-
-fn encode_ledger(to: &mut DescriptorEncoder<'_>, columns: &Columns) -> std::fmt::Result {
-    type Unit = (&'static str, fn(&Count) -> u64);
-    let units: [Unit; 2] = [("records", |count| count.records), ("bytes", |count| count.bytes)];
-    for (unit, value) in units {
-        for (column, help, count) in [
-            ("received", "taken from producers", &columns.received),
-            ("recovered", "read back from the spool at start", &columns.recovered),
-            ("delivered", "that Firehose has", &columns.delivered),
-            ("dead_lettered", "in the dead-letter store", &columns.dead_lettered),
-        ] {
-            let (name, help) = (format!("hydrant_{unit}_{column}"), format!("{unit} {help}"));
-            to.encode_descriptor(&name, &help, None, MetricType::Counter)?
-                .encode_counter::<NoLabelSet, _, u64>(&value(count), None)?;
-        }
-        let dropped =
-            DropReason::ALL.iter().map(|reason| reason.label()).zip(&columns.dropped).collect::<Vec<_>>();
-        let rejected = RejectReason::ALL.iter().map(|reason| reason.label()).zip(&columns.rejected).collect();
-        for (column, help, counts) in [
-            ("dropped", "gone for good, by reason", dropped),
-            ("rejected", "turned away, never received, by reason", rejected),
-        ] {
-            let (name, help) = (format!("hydrant_{unit}_{column}"), format!("{unit} {help}"));
-            let mut family = to.encode_descriptor(&name, &help, None, MetricType::Counter)?;
-            for (reason, count) in counts {
-                family
-                    .encode_family(&[("reason", reason)])?
-                    .encode_counter::<NoLabelSet, _, u64>(&value(count), None)?;
-            }
-        }
-        let (name, help) = (format!("hydrant_{unit}_held"), format!("{unit} received and not yet settled"));
-        let held = i64::try_from(value(&columns.held)).unwrap_or(i64::MAX);
-        to.encode_descriptor(&name, &help, None, MetricType::Gauge)?.encode_gauge(&held)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::{Count, DropReason};
 
     #[test]
     fn the_exposition_holds_the_ledger_and_the_labelled_families() {

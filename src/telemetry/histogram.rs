@@ -1,7 +1,5 @@
 //! A histogram that can be told of many equal observations at once.
 
-use prometheus_client::encoding::{MetricEncoder, NoLabelSet};
-
 /// Observations by upper bound. A batch's records share a latency, so an observation carries a
 /// weight; the client library's own histogram takes one at a time.
 #[derive(Debug, Clone)]
@@ -50,15 +48,16 @@ impl Histogram {
         bound
     }
 
-    /// Writes the exposition format.
-    ///
-    /// # Errors
-    ///
-    /// When the writer fails.
-    pub fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
-        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(self.counts.iter().copied()).collect();
-        encoder.encode_histogram::<NoLabelSet>(self.sum, self.count(), &buckets, None)
+    /// Each upper bound, the last of them infinite, with the number of observations above the one
+    /// before and up to it.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.bounds.iter().copied().chain([f64::INFINITY]).zip(self.counts.iter().copied())
+    }
+
+    /// The sum of all observations.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.sum
     }
 }
 

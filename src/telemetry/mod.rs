@@ -1,9 +1,14 @@
 //! What the daemon says of itself: figures, log, clock.
 
+mod exposition;
+pub mod families;
 pub mod figures;
 pub mod histogram;
+pub mod history;
 pub mod log;
+pub mod process;
 pub mod quiet;
+pub mod stream;
 
 use std::time::Instant;
 
