@@ -12,10 +12,11 @@ use crate::batcher::Limits;
 use crate::buffer::{self, Columns, Count, DropReason, Ledger, Shares};
 use crate::config::Config;
 use crate::drain::{self, Order, Orders};
-use crate::firehose::Firehose;
+use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES};
 use crate::listener;
+use crate::poller;
 use crate::sender::backoff::Backoff;
 use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
@@ -118,7 +119,12 @@ impl App {
     }
 
     /// Serves until told to stop and everything is settled or the time for that is over.
-    pub async fn run<F: Firehose>(self, firehose: Arc<F>, body_bytes: BodyBytes, orders: Orders) -> Ended {
+    pub async fn run<F: Firehose + Watch>(
+        self,
+        firehose: Arc<F>,
+        body_bytes: BodyBytes,
+        orders: Orders,
+    ) -> Ended {
         let addresses: Vec<(String, String)> = self.listeners().collect();
         let Self { config, listeners, admin, store, started } = self;
         let shares = Shares::of(config.buffer.memory);
@@ -129,6 +135,7 @@ impl App {
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
         figures.set_buffer(outlet.budget.clone());
         let control = Control::default();
+        let watch = Arc::clone(&firehose);
         let worker = Worker::new(
             firehose,
             settings(&config, &sizes, shares.bodies, body_bytes),
@@ -157,6 +164,14 @@ impl App {
         drop(intake);
         served.close();
         tasks.spawn(take_samples(Arc::clone(&figures), closed.clone()));
+        if let Some(interval) = config.monitor.interval {
+            let settings = poller::Settings {
+                stream: config.delivery_stream_name.clone(),
+                interval,
+                publish_namespace: config.monitor.publish_namespace.clone(),
+            };
+            tasks.spawn(poller::run(watch, settings, Arc::clone(&figures), closed.clone()));
+        }
         if let Some(socket) = admin {
             tracing::info!(address = socket.address(), "Admin listening.");
             let about = admin::status::About {

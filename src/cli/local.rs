@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 
-use crate::local::{Counts, FailCode, Faults, Local, LocalError, Options};
+use crate::local::{CallFault, Counts, FailCode, Faults, Local, LocalError, Operation, Options};
 
 /// The port that is listened on unless told otherwise.
 const DEFAULT_PORT: u16 = 4573;
@@ -67,6 +67,11 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     reset_after: f64,
 
+    /// Refuse every call of ACTION, such as DescribeDeliveryStream, as if the policy did not allow
+    /// it; may be repeated
+    #[arg(long, value_name = "ACTION", value_parser = action)]
+    deny: Vec<Operation>,
+
     /// Wait before each answer
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
@@ -97,6 +102,11 @@ fn size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.as_u64())
 }
 
+fn action(text: &str) -> Result<Operation, String> {
+    let name = text.rsplit(':').next().unwrap_or(text);
+    Operation::named(name).ok_or_else(|| "an action of Firehose or CloudWatch is wanted".to_owned())
+}
+
 pub(super) fn probability(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "a number from 0 to 1 is wanted".to_owned())?;
     (0.0..=1.0).contains(&value).then_some(value).ok_or_else(|| "it must be from 0 to 1".into())
@@ -116,6 +126,7 @@ impl Args {
                 reset: self.reset,
                 reset_after: self.reset_after,
                 latency: self.latency,
+                calls: self.deny.into_iter().map(|action| (action, CallFault::Denied)).collect(),
                 ..Faults::default()
             },
             quota_bytes: self.quota_bytes,
@@ -256,6 +267,15 @@ mod tests {
             assert!(parse(&format!("--{flag}=-0.1")).is_err(), "{flag}");
             assert!(parse(&format!("--{flag} NaN")).is_err(), "{flag}");
         }
+    }
+
+    #[test]
+    fn an_action_is_denied_by_its_name_or_its_name_in_policies() {
+        for flag in ["--deny GetMetricData", "--deny cloudwatch:GetMetricData"] {
+            let calls = parse(flag).unwrap().faults.calls;
+            assert_eq!(calls, [(Operation::GetMetricData, CallFault::Denied)], "{flag}");
+        }
+        assert!(parse("--deny firehose:TagDeliveryStream").is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod put;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod status;
 
 /// Gets an application's records into Amazon Data Firehose: nothing lost, nothing wasted.
 #[derive(Debug, Parser)]
@@ -32,6 +33,7 @@ enum Command {
     Doctor(doctor::Args),
     Put(put::Args),
     Send(send::Args),
+    Status(status::Args),
     Schema(schema::Args),
 }
 
@@ -54,6 +56,7 @@ impl Cli {
             Command::Doctor(args) => doctor::execute(args),
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),
+            Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
         })
     }

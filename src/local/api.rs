@@ -49,6 +49,12 @@ impl Operation {
         })
     }
 
+    /// The operation called `name`, of either service.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::from_target(&format!("Firehose_20150804.{name}")).or_else(|| Self::from_cloudwatch(name))
+    }
+
     /// The CloudWatch operation `name`.
     pub(super) fn from_cloudwatch(name: &str) -> Option<Self> {
         Some(match name {
@@ -77,6 +83,11 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
+    /// Too many calls.
+    pub(super) fn throttled() -> Self {
+        Self::new(400, "ThrottlingException", "Rate exceeded")
+    }
+
     /// An error of this type.
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, message: message.into() }

@@ -1,7 +1,7 @@
 //! What goes wrong on purpose, decided by dice that the caller brings.
 //!
 //! Faults befall `PutRecord` and `PutRecordBatch` only: whoever plays an outage still wants to
-//! describe streams and to read metrics. The same [`Faults`], the same seed and the same requests
+//! describe streams and to read metrics; but for those of [`Faults::calls`]. The same [`Faults`], the same seed and the same requests
 //! in the same order make the same trouble.
 
 use std::time::Duration;
@@ -36,6 +36,21 @@ pub struct Faults {
     pub spoil: Option<Spoil>,
     /// Records that the service never takes.
     pub poison: Option<Poison>,
+    /// What befalls every request by one call, whichever it is.
+    pub calls: Vec<(Operation, CallFault)>,
+}
+
+/// What befalls every request by one call, before anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallFault {
+    /// `AccessDeniedException`.
+    Denied,
+    /// `ThrottlingException`.
+    Throttled,
+    /// HTTP 200 with a page of HTML, nothing carried out.
+    Garbage,
+    /// No answer.
+    Silence,
 }
 
 /// Why an entry fails: the service has these two codes for entries and no other.
@@ -91,7 +106,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn error(self) -> ApiError {
+    pub(super) fn error(self) -> ApiError {
         match self {
             Self::AccessDenied => ApiError::new(
                 400,
@@ -174,7 +189,7 @@ impl Faults {
         {
             Fate::Refused(refusal.error())
         } else if befalls(self.throttle) {
-            Fate::Refused(ApiError::new(400, "ThrottlingException", "Rate exceeded"))
+            Fate::Refused(ApiError::throttled())
         } else if befalls(self.error_500) {
             Fate::Refused(FailCode::InternalFailure.error())
         } else if befalls(self.reset_after) {
@@ -182,6 +197,11 @@ impl Faults {
         } else {
             Fate::Carried(self.spoil.map_or(Ending::Answered, Ending::Spoilt))
         }
+    }
+
+    /// What befalls a request by `operation`, whatever is in it.
+    pub(super) fn call(&self, operation: Operation) -> Option<CallFault> {
+        self.calls.iter().find(|(of, _)| *of == operation).map(|(_, fault)| *fault)
     }
 
     /// Whether and how the entry of `record` fails.

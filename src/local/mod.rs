@@ -33,7 +33,7 @@ mod store;
 mod stream;
 
 pub use api::Operation;
-pub use faults::{FailCode, Faults, Poison, PoisonEffect, Refusal, Spoil};
+pub use faults::{CallFault, FailCode, Faults, Poison, PoisonEffect, Refusal, Spoil};
 
 /// How an embedded Firehose is to be.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::api::{self, ApiError, Operation};
 use super::cloudwatch::{self, Wire};
-use super::faults::{Ending, Fate, Spoil};
+use super::faults::{CallFault, Ending, Fate, Refusal, Spoil};
 use super::service::{Parcel, Service};
 use super::store::uuid;
 use super::{Counts, LocalError, Options, Outcome, RequestSummary};
@@ -51,6 +51,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after a connection could not be accepted, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What something in front of a service answers that is none.
+const GARBAGE: &[u8] = b"<html><body>Bad Gateway</body></html>";
 
 /// The running service.
 #[derive(Debug)]
@@ -347,6 +349,14 @@ impl Shell {
             let message = "Missing Authentication Token";
             return Err(ApiError::new(400, "MissingAuthenticationTokenException", message).into());
         }
+        let befallen = self.service().faults.call(operation);
+        match befallen {
+            Some(CallFault::Denied) => return Err(Refusal::AccessDenied.error().into()),
+            Some(CallFault::Throttled) => return Err(ApiError::throttled().into()),
+            Some(CallFault::Garbage) => return Ok(GARBAGE.to_vec()),
+            Some(CallFault::Silence) => std::future::pending().await,
+            None => {}
+        }
         let fate = if operation.puts() { Some(self.service().fate(operation)) } else { None };
         if fate == Some(Fate::Reset) {
             summary.outcome = Outcome::Reset;
@@ -408,7 +418,7 @@ impl Shell {
         let answer = match ending {
             Ending::Cut => return Err(Trouble::Cut),
             Ending::Answered | Ending::Spoilt(Spoil::OneShort | Spoil::WrongCount) => put.answer,
-            Ending::Spoilt(Spoil::Html) => b"<html><body>Bad Gateway</body></html>".to_vec(),
+            Ending::Spoilt(Spoil::Html) => GARBAGE.to_vec(),
             Ending::Spoilt(Spoil::Empty) => Vec::new(),
             Ending::Spoilt(Spoil::Truncated) => {
                 put.answer.truncate(put.answer.len() / 2);

@@ -48,6 +48,12 @@ impl Histogram {
         bound
     }
 
+    /// One with the same bounds and no observations.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.bounds)
+    }
+
     /// Each upper bound, the last of them infinite, with the number of observations above the one
     /// before and up to it.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {

@@ -48,6 +48,15 @@ impl Reading {
         Self::DeliverySuccess,
     ];
 
+    /// Whether a value holds until there is another, as quotas do, and not for its minute only.
+    #[must_use]
+    pub const fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::BytesPerSecondLimit | Self::RecordsPerSecondLimit | Self::PutRequestsPerSecondLimit
+        )
+    }
+
     /// The name of its gauge.
     #[must_use]
     pub const fn gauge(self) -> &'static str {

@@ -1,0 +1,269 @@
+//! `hydrant status`: what the delivery stream is and does, once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+use super::options::{TargetOptions, say};
+use crate::firehose::{Datapoint, Description, Destination, Sdk, Settings, Watch, WatchError};
+use crate::poller::catalog::queries;
+use crate::poller::{self, latest};
+use crate::telemetry::stream::{Reading, Stream};
+use crate::telemetry::wall_clock;
+
+/// Describes the delivery stream and reads its metrics from CloudWatch, once
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: hydrant status --stream app-logs --region eu-west-1\n\n\
+                        Metrics are of the last whole minute that CloudWatch knows; what it does not know is \
+                        unknown, and not zero.")]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetOptions,
+}
+
+/// Runs the command; returns the exit code.
+pub fn execute(args: Args) -> u8 {
+    let config = match args.target.load() {
+        Ok(loaded) => loaded.config,
+        Err(code) => return code,
+    };
+    let runtime = match super::runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    let sdk = Sdk::new(Settings::from(&config));
+    let found = runtime.block_on(Found::look(&sdk, &config.delivery_stream_name, wall_clock()));
+    for problem in found.stream.problems.values() {
+        say(&format!("{}: {problem}", if found.failed { "error" } else { "warning" }));
+    }
+    if found.stream.description.is_none() && found.stream.polled_at.is_none() || found.failed {
+        return super::FAILED;
+    }
+    let name = &config.delivery_stream_name;
+    super::print(&if args.json { found.json(name) } else { found.text(name) })
+}
+
+/// What could be found out.
+struct Found {
+    stream: Stream,
+    /// The stream is not there, or nothing could be found out.
+    failed: bool,
+}
+
+impl Found {
+    async fn look(watch: &impl Watch, name: &str, at: SystemTime) -> Self {
+        let mut stream = Stream::default();
+        let described = watch.describe(name).await;
+        let missing = matches!(described, Err(WatchError::Missing(_)));
+        let mut failures = 0;
+        let mut failed = |stream: &mut Stream, action: &'static str, error: &WatchError| {
+            stream.problems.insert(action, error.message().to_owned());
+            failures += 1;
+        };
+        match described {
+            Ok(description) => stream.description = Some(description),
+            Err(error) => failed(&mut stream, "DescribeDeliveryStream", &error),
+        }
+        if missing {
+            return Self { stream, failed: true };
+        }
+        let destination = stream.description.as_ref().and_then(|description| description.destination);
+        let (readings, wanted): (Vec<_>, Vec<_>) = queries(destination, true).into_iter().unzip();
+        match watch.metrics(name, &wanted, at - poller::WINDOW, at).await {
+            Ok(series) => {
+                let values = readings.into_iter().zip(series);
+                let known = values.filter_map(|(reading, series)| Some((reading, latest(&series, at)?)));
+                stream.readings = known.collect::<BTreeMap<Reading, Datapoint>>();
+                stream.polled_at = Some(crate::telemetry::now());
+            }
+            Err(error) => failed(&mut stream, "GetMetricData", &error),
+        }
+        Self { failed: failures == 2, stream }
+    }
+
+    fn json(&self, name: &str) -> String {
+        let readings = Reading::ALL.into_iter().map(|reading| {
+            let value = self
+                .stream
+                .reading(reading)
+                .map(|point| json!({ "value": point.value, "at": timestamp(point.at) }));
+            (reading.key().to_owned(), value.into())
+        });
+        let description = self.stream.description.as_ref().map(|description| {
+            json!({
+                "status": description.status,
+                "type": description.kind,
+                "destination": description.destination.map(Destination::label),
+                "buffering_seconds": description.buffering.map(|wait| wait.as_secs()),
+                "encryption": description.encryption,
+                "processors": description.processors,
+                "failure": description.failure,
+                "created": description.created.map(timestamp),
+            })
+        });
+        let [bytes, records, requests] = self.stream.quota_use();
+        let all = json!({
+            "delivery_stream_name": name,
+            "description": description,
+            "readings": readings.collect::<Map<String, Value>>(),
+            "quota_use": { "bytes": bytes, "records": records, "put_requests": requests },
+            "problems": self.stream.problems,
+        });
+        format!("{all:#}\n")
+    }
+
+    fn text(&self, name: &str) -> String {
+        let mut text = format!("Delivery stream {name}\n");
+        let mut line = |label: &str, value: String| {
+            // Writing to a string cannot fail.
+            writeln!(text, "  {label:<14}{value}").ok();
+        };
+        match &self.stream.description {
+            Some(description) => describe(description, &mut line),
+            None => line("status", UNKNOWN.to_owned()),
+        }
+        text.push_str("Ingestion metrics\n");
+        let mut line = |label: &str, value: String| {
+            writeln!(text, "  {label:<14}{value}").ok();
+        };
+        let [bytes, records, requests] = self.stream.quota_use();
+        let value = |reading| self.stream.reading(reading).map(|point| point.value);
+        for (label, reading, unit) in [
+            ("bytes", Reading::IncomingBytes, "a minute"),
+            ("records", Reading::IncomingRecords, "a minute"),
+            ("requests", Reading::IncomingPutRequests, "a minute"),
+            ("throttled", Reading::ThrottledRecords, "records a minute"),
+        ] {
+            let used = match reading {
+                Reading::IncomingBytes => quota(bytes, value(Reading::BytesPerSecondLimit)),
+                Reading::IncomingRecords => quota(records, value(Reading::RecordsPerSecondLimit)),
+                Reading::IncomingPutRequests => quota(requests, value(Reading::PutRequestsPerSecondLimit)),
+                Reading::ThrottledRecords
+                | Reading::BytesPerSecondLimit
+                | Reading::RecordsPerSecondLimit
+                | Reading::PutRequestsPerSecondLimit
+                | Reading::DataFreshness
+                | Reading::DeliverySuccess => String::new(),
+            };
+            line(label, known(value(reading), |value| format!("{} {unit}{used}", grouped(value))));
+        }
+        let age = |seconds: f64| {
+            format!(
+                "oldest record in the stream {}",
+                duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+            )
+        };
+        line("freshness", known(value(Reading::DataFreshness), age));
+        let share = |share: f64| format!("{:.1} % of the deliveries succeeded", 100.0 * share);
+        line("success", known(value(Reading::DeliverySuccess), share));
+        let at = [Reading::IncomingBytes, Reading::IncomingRecords, Reading::DataFreshness];
+        if let Some(point) = at.into_iter().find_map(|reading| self.stream.reading(reading)) {
+            line("of the minute", timestamp(point.at));
+        }
+        text
+    }
+}
+
+const UNKNOWN: &str = "unknown";
+
+fn describe(description: &Description, line: &mut impl FnMut(&str, String)) {
+    let Description { status, kind, destination, encryption, failure, created, processors, buffering } =
+        description;
+    let why = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
+    line("status", format!("{status}{why}"));
+    line("type", kind.clone());
+    let every = buffering.map(|wait| format!(", buffered for {}", duration(wait))).unwrap_or_default();
+    let destination = destination.map_or(UNKNOWN, Destination::label);
+    line("destination", format!("{destination}{every}"));
+    line("encryption", encryption.clone().unwrap_or_else(|| "never switched on".to_owned()));
+    let processors = if processors.is_empty() { "none".to_owned() } else { processors.join(", ") };
+    line("processors", processors);
+    line("created", created.map_or_else(|| UNKNOWN.to_owned(), timestamp));
+}
+
+fn known(value: Option<f64>, shown: impl FnOnce(f64) -> String) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), shown)
+}
+
+fn quota(used: Option<f64>, limit: Option<f64>) -> String {
+    match (used, limit) {
+        (Some(used), Some(limit)) => {
+            format!(", {:.1} % of the quota of {} a second", 100.0 * used, grouped(limit))
+        }
+        _ => String::new(),
+    }
+}
+
+fn duration(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A whole number with its thousands apart.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        let check = |number, expected| assert_eq!(grouped(number), expected);
+        check(0.0, "0");
+        check(999.0, "999");
+        check(1000.0, "1,000");
+        check(5_242_880.0, "5,242,880");
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_shown_as_zero() {
+        let found = Found { stream: Stream::default(), failed: false };
+        let text = found.text("app");
+        assert_eq!(text.matches(UNKNOWN).count(), 7, "{text}");
+        assert!(!text.contains('0'), "{text}");
+        let json: Value = serde_json::from_str(&found.json("app")).unwrap();
+        assert_eq!((&json["description"], &json["readings"]["incoming_bytes"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn figures_are_readable_and_beside_their_quota() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000);
+        let readings = [
+            (Reading::IncomingBytes, 157_286_400.0),
+            (Reading::BytesPerSecondLimit, 5_242_880.0),
+            (Reading::DataFreshness, 75.0),
+            (Reading::DeliverySuccess, 0.995),
+        ];
+        let readings =
+            readings.into_iter().map(|(reading, value)| (reading, Datapoint { at, value })).collect();
+        let stream = Stream { readings, ..Stream::default() };
+        let text = Found { stream, failed: false }.text("app");
+        for expected in [
+            "bytes         157,286,400 a minute, 50.0 % of the quota of 5,242,880 a second\n",
+            "records       unknown\n",
+            "freshness     oldest record in the stream 1m 15s\n",
+            "success       99.5 % of the deliveries succeeded\n",
+            "of the minute 2025-11-24T16:00:00Z\n",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+    }
+}
