@@ -174,6 +174,10 @@ where
 }
 
 fn service_error(code: Option<&str>, said: Option<&str>, status: u16, target: Target<'_>) -> PutError {
+    // Success without an answer to the question: something in front of the service said it.
+    if code.is_none() && (200..300).contains(&status) {
+        return unreadable(target);
+    }
     let known = code.and_then(lookup);
     let class = match (known, status) {
         (_, 413) => Class::Refused,

@@ -207,6 +207,11 @@ impl Daemon {
         log[self.heard - 1].clone()
     }
 
+    /// Everything that was said so far.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.borrow().clone()
+    }
+
     /// How often this message was said so far.
     pub fn said(&self, message: &str) -> usize {
         self.log.borrow().iter().filter(|line| line["message"] == message).count()

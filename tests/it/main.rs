@@ -11,5 +11,6 @@ mod commands;
 mod faults;
 mod hostile;
 mod ingest;
+mod monitor;
 mod startup;
 mod stopping;
