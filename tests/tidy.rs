@@ -28,7 +28,8 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 26] = [
+const PURE: [&str; 34] = [
+    "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
     "src/config/later.rs",
@@ -40,6 +41,7 @@ const PURE: [&str; 26] = [
     "src/firehose/answer.rs",
     "src/firehose/body.rs",
     "src/firehose/classify.rs",
+    "src/firehose/description.rs",
     "src/framing/",
     "src/limits.rs",
     "src/local/api.rs",
@@ -49,12 +51,18 @@ const PURE: [&str; 26] = [
     "src/local/service.rs",
     "src/local/store.rs",
     "src/local/stream.rs",
+    "src/poller/catalog.rs",
+    "src/poller/plan.rs",
+    "src/poller/publication.rs",
     "src/record.rs",
     "src/sender/backoff.rs",
     "src/sender/gate.rs",
     "src/sender/verdicts.rs",
+    "src/telemetry/families.rs",
     "src/telemetry/histogram.rs",
+    "src/telemetry/history.rs",
     "src/telemetry/quiet.rs",
+    "src/telemetry/stream.rs",
 ];
 
 /// What pure code does not name. `fastrand::Rng` as a type and `Rng::with_seed` are no chance.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::options::{TargetOptions, say};
 use crate::firehose::{Datapoint, Description, Destination, Sdk, Settings, Watch, WatchError};
 use crate::poller::catalog::queries;
-use crate::poller::{self, latest};
+use crate::poller::{latest, window};
 use crate::telemetry::stream::{Reading, Stream};
 use crate::telemetry::wall_clock;
 
@@ -74,7 +74,8 @@ impl Found {
         }
         let destination = stream.description.as_ref().and_then(|description| description.destination);
         let (readings, wanted): (Vec<_>, Vec<_>) = queries(destination, true).into_iter().unzip();
-        match watch.metrics(name, &wanted, at - poller::WINDOW, at).await {
+        let (start, end) = window(at);
+        match watch.metrics(name, &wanted, start, end).await {
             Ok(series) => {
                 let values = readings.into_iter().zip(series);
                 let known = values.filter_map(|(reading, series)| Some((reading, latest(&series, at)?)));

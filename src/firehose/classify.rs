@@ -173,7 +173,12 @@ where
     }
 }
 
-fn service_error(code: Option<&str>, said: Option<&str>, status: u16, target: Target<'_>) -> PutError {
+pub(super) fn service_error(
+    code: Option<&str>,
+    said: Option<&str>,
+    status: u16,
+    target: Target<'_>,
+) -> PutError {
     // Success without an answer to the question: something in front of the service said it.
     if code.is_none() && (200..300).contains(&status) {
         return unreadable(target);
@@ -282,7 +287,7 @@ fn sentence(code: &str, said: Option<&str>, status: u16, class: Class, target: T
     }
 }
 
-fn unreadable(target: Target<'_>) -> PutError {
+pub(super) fn unreadable(target: Target<'_>) -> PutError {
     PutError {
         class: Class::Transient,
         code: Cow::Borrowed("response"),

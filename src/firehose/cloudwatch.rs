@@ -7,16 +7,15 @@ use std::time::SystemTime;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::IdentityCache;
 use aws_sdk_cloudwatch::config::retry::RetryConfig;
-use aws_sdk_cloudwatch::error::SdkError;
 use aws_sdk_cloudwatch::types::{
     Dimension, Metric, MetricDataQuery, MetricDataResult, MetricDatum, MetricStat, ScanBy, StandardUnit,
     StatisticSet,
 };
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::DateTime;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use serde_json::{Value, json};
 
 use super::classify::{self, Target};
+use super::in_json::{self, Answer, InJson};
 use super::sdk::{Loaded, Sdk, is_http, timeouts, unsettled};
 use super::{Datapoint, Datum, Description, Publication, PutError, Query, Watch, WatchError};
 
@@ -63,18 +62,23 @@ impl Loaded {
         Ok(self.cloudwatch.get_or_init(|| Client::from_conf(config.build())))
     }
 
-    fn not_watched<E>(&self, operation: &'static str, error: &SdkError<E, HttpResponse>) -> WatchError
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        let target = Target {
+    fn cloudwatch_target(&self, operation: &'static str) -> Target<'_> {
+        Target {
             service: "cloudwatch",
             operation,
             stream: "",
             region: &self.region,
             endpoint: Some("CloudWatch"),
-        };
-        classify::put_error(error, target).into()
+        }
+    }
+}
+
+/// What an answer in JSON says, if it is no error.
+fn said(Answer { status, body }: Answer, target: Target<'_>) -> Result<Value, PutError> {
+    match (status, in_json::error(&body)) {
+        (200..=299, _) => Ok(body),
+        (_, Some((code, said))) => Err(classify::service_error(Some(code), said, status, target)),
+        (_, None) => Err(classify::service_error(None, None, status, target)),
     }
 }
 
@@ -106,17 +110,35 @@ impl Watch for Sdk {
         let mut series = vec![Vec::new(); queries.len()];
         let mut page = None;
         for _ in 0..MAX_PAGES {
+            let in_json = InJson::new(GET, &json_queries(queries, stream, start, end, page.as_deref()));
             let call = client
                 .get_metric_data()
                 .set_metric_data_queries(Some(wanted.clone()))
                 .start_time(start.into())
                 .end_time(end.into())
                 .scan_by(ScanBy::TimestampDescending)
-                .set_next_token(page);
-            let output = call.send().await.map_err(|error| loaded.not_watched("GetMetricData", &error))?;
-            output.metric_data_results().iter().for_each(|result| take(result, &mut series));
-            page = output.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-            if page.is_none() {
+                .set_next_token(page)
+                .customize()
+                .interceptor(in_json.clone());
+            let output = call.send().await;
+            page = match in_json.answer() {
+                Some(answer) => {
+                    let answer = said(answer, loaded.cloudwatch_target(GET))?;
+                    let results = in_json::results(&answer)
+                        .ok_or_else(|| classify::unreadable(loaded.cloudwatch_target(GET)))?;
+                    results.into_iter().for_each(|(id, points)| take(id, points, &mut series));
+                    answer.get("NextToken").and_then(Value::as_str).map(str::to_owned)
+                }
+                None => {
+                    let output =
+                        output.map_err(|error| classify::put_error(&error, loaded.cloudwatch_target(GET)))?;
+                    for result in output.metric_data_results() {
+                        take(result.id().unwrap_or_default(), datapoints(result), &mut series);
+                    }
+                    output.next_token().map(str::to_owned)
+                }
+            };
+            if page.as_ref().is_none_or(String::is_empty) {
                 break;
             }
         }
@@ -127,12 +149,22 @@ impl Watch for Sdk {
         let loaded = self.loaded().await?;
         let client = loaded.cloudwatch(self)?;
         self.lease(loaded).await?;
+        let in_json = InJson::new(PUT, &json_data(publication));
         let data = publication.data.iter().map(|datum| metric_datum(datum, publication));
         let call = client.put_metric_data().namespace(publication.namespace);
-        let output = call.set_metric_data(Some(data.collect())).send().await;
-        output.map(drop).map_err(|error| loaded.not_watched("PutMetricData", &error))
+        let call = call.set_metric_data(Some(data.collect())).customize().interceptor(in_json.clone());
+        let output = call.send().await;
+        let target = loaded.cloudwatch_target(PUT);
+        let ended = match in_json.answer() {
+            Some(answer) => said(answer, target).map(drop),
+            None => output.map(drop).map_err(|error| classify::put_error(&error, target)),
+        };
+        ended.map_err(WatchError::from)
     }
 }
+
+const GET: &str = "GetMetricData";
+const PUT: &str = "PutMetricData";
 
 fn dimension(stream: &str) -> Dimension {
     Dimension::builder().name(DIMENSION).value(stream).build()
@@ -154,17 +186,79 @@ fn data_query(index: usize, query: Query, stream: &str) -> MetricDataQuery {
     MetricDataQuery::builder().id(id(index)).metric_stat(stat).build()
 }
 
-/// Adds what one result says to the series of its query.
-fn take(result: &MetricDataResult, series: &mut [Vec<Datapoint>]) {
-    let wanted = series.iter_mut().enumerate().find(|(index, _)| result.id() == Some(id(*index).as_str()));
-    let Some((_, series)) = wanted else { return };
-    for (at, value) in result.timestamps().iter().zip(result.values()) {
-        if let Ok(at) = SystemTime::try_from(*at) {
-            series.push(Datapoint { at, value: *value });
-        }
+/// The same queries in JSON.
+fn json_queries(
+    queries: &[Query],
+    stream: &str,
+    start: SystemTime,
+    end: SystemTime,
+    page: Option<&str>,
+) -> Value {
+    let query = |(index, query): (usize, &Query)| {
+        json!({ "Id": id(index), "MetricStat": {
+            "Metric": {
+                "Namespace": NAMESPACE,
+                "MetricName": query.metric,
+                "Dimensions": [{ "Name": DIMENSION, "Value": stream }],
+            },
+            "Period": PERIOD_SECONDS,
+            "Stat": query.statistic.name(),
+        }})
+    };
+    let mut body = json!({
+        "MetricDataQueries": queries.iter().enumerate().map(query).collect::<Value>(),
+        "StartTime": seconds(start),
+        "EndTime": seconds(end),
+        "ScanBy": ScanBy::TimestampDescending.as_str(),
+    });
+    if let (Some(page), Some(body)) = (page, body.as_object_mut()) {
+        body.insert("NextToken".to_owned(), page.into());
     }
-    // An answer need not keep to the order that was asked for.
-    series.sort_by_key(|datapoint| Reverse(datapoint.at));
+    body
+}
+
+/// The same figures in JSON.
+fn json_data(publication: &Publication<'_>) -> Value {
+    let datum = |Datum { name, unit, samples, sum, minimum, maximum }: &Datum| {
+        json!({
+            "MetricName": name,
+            "Dimensions": [{ "Name": DIMENSION, "Value": publication.stream }],
+            "Timestamp": seconds(publication.at),
+            "StatisticValues": {
+                "SampleCount": samples, "Sum": sum, "Minimum": minimum, "Maximum": maximum,
+            },
+            "Unit": unit,
+            "StorageResolution": resolution(publication),
+        })
+    };
+    json!({
+        "Namespace": publication.namespace,
+        "MetricData": publication.data.iter().map(datum).collect::<Value>(),
+    })
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn datapoints(result: &MetricDataResult) -> Vec<Datapoint> {
+    let point = |(at, value): (&DateTime, &f64)| {
+        Some(Datapoint { at: SystemTime::try_from(*at).ok()?, value: *value })
+    };
+    result.timestamps().iter().zip(result.values()).filter_map(point).collect()
+}
+
+/// Adds `points` to the series of the query called `id`. An answer need not keep to the order that
+/// was asked for.
+fn take(called: &str, points: Vec<Datapoint>, series: &mut [Vec<Datapoint>]) {
+    if let Some((_, series)) = series.iter_mut().enumerate().find(|(index, _)| called == id(*index)) {
+        series.extend(points);
+        series.sort_by_key(|datapoint| Reverse(datapoint.at));
+    }
+}
+
+fn resolution(publication: &Publication<'_>) -> i32 {
+    if publication.high_resolution { 1 } else { PERIOD_SECONDS }
 }
 
 fn metric_datum(datum: &Datum, publication: &Publication<'_>) -> MetricDatum {
@@ -177,7 +271,7 @@ fn metric_datum(datum: &Datum, publication: &Publication<'_>) -> MetricDatum {
         .timestamp(DateTime::from(publication.at))
         .statistic_values(set)
         .unit(StandardUnit::from(*unit))
-        .storage_resolution(if publication.high_resolution { 1 } else { PERIOD_SECONDS })
+        .storage_resolution(resolution(publication))
         .build()
 }
 

@@ -17,6 +17,8 @@ pub mod body;
 mod classify;
 mod cloudwatch;
 mod credentials;
+mod description;
+mod in_json;
 mod protocol;
 pub mod proxy;
 mod sdk;
@@ -26,7 +28,8 @@ mod transport;
 mod watch;
 
 pub use answer::all_delivered;
-pub use sdk::{Description, Destination, Sdk, Settings};
+pub use description::{Description, Destination};
+pub use sdk::{Sdk, Settings};
 pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
 
 /// Which call carries an attempt.

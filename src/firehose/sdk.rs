@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials as Keys;
@@ -14,7 +14,7 @@ use aws_sdk_firehose::config::timeout::TimeoutConfig;
 use aws_sdk_firehose::config::{IdentityCache, interceptors};
 use aws_sdk_firehose::error::SdkError;
 use aws_sdk_firehose::primitives::Blob;
-use aws_sdk_firehose::types::{BufferingHints, DeliveryStreamDescription, DestinationDescription, Record};
+use aws_sdk_firehose::types::Record;
 use aws_smithy_async::time::SharedTimeSource;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
@@ -24,13 +24,18 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::{DateTime, Format};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use bytes::Bytes;
-use interceptors::{BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef};
+use interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef,
+    BeforeTransmitInterceptorContextRef,
+};
 use tokio::sync::OnceCell;
 
 use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
 use super::protocol::{Prebuilt, Protocol};
-use super::{Answer, Class, Firehose, Operation, Put, PutError, WatchError, answer, proxy, transport};
+use super::{
+    Answer, Class, Description, Firehose, Operation, Put, PutError, WatchError, answer, proxy, transport,
+};
 use crate::config::Config;
 use crate::record::Span;
 
@@ -128,17 +133,32 @@ impl Sdk {
         let loaded = self.loaded().await?;
         self.lease(loaded).await?;
         let call = loaded.client.describe_delivery_stream().delivery_stream_name(stream);
-        let output = call.customize().interceptor(ReadClock(Arc::clone(&loaded.seen))).send().await;
-        let target = loaded.target("DescribeDeliveryStream", stream);
-        let output = output.map_err(|error| classify::put_error(&error, target))?;
-        output.delivery_stream_description().map(Description::from).ok_or_else(|| {
-            WatchError::Failed(PutError {
+        let answer = ReadAnswer::default();
+        let call = call.customize().interceptor(ReadClock(Arc::clone(&loaded.seen)));
+        let output = call.interceptor(answer.clone()).send().await;
+        // The SDK's own reading is all or nothing: it gives up an answer for one field that it
+        // misses deep in a destination.
+        match (output, Description::read(&answer.take())) {
+            (Ok(_), Some(description)) => Ok(description),
+            (Err(SdkError::ResponseError(context)), Some(description))
+                if context.raw().status().is_success() =>
+            {
+                Ok(description)
+            }
+            (Err(error), _) => {
+                let target = loaded.target("DescribeDeliveryStream", stream);
+                Err(classify::put_error(&error, target).into())
+            }
+            (Ok(_), None) => Err(WatchError::Failed(PutError {
                 class: Class::Transient,
                 code: Cow::Borrowed("response"),
-                message: format!("the answer of {target} to DescribeDeliveryStream has no description"),
+                message: format!(
+                    "the answer of {} to DescribeDeliveryStream has no description",
+                    loaded.target("DescribeDeliveryStream", stream)
+                ),
                 ambiguous: false,
-            })
-        })
+            })),
+        }
     }
 
     /// What the service answers to a `PutRecordBatch` of no records, which it must refuse: a
@@ -415,6 +435,34 @@ impl Intercept for ReadEndpoint {
     }
 }
 
+/// Keeps the bytes of an answer.
+#[derive(Debug, Clone, Default)]
+struct ReadAnswer(Arc<Mutex<Bytes>>);
+
+impl ReadAnswer {
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for ReadAnswer {
+    fn name(&self) -> &'static str {
+        "ReadAnswer"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response().body().bytes().map(Bytes::copy_from_slice);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = body.unwrap_or_default();
+        Ok(())
+    }
+}
+
 /// Notes how far the clock of whoever answers is from ours.
 #[derive(Debug)]
 struct ReadClock(Arc<Seen>);
@@ -439,145 +487,5 @@ impl Intercept for ReadClock {
             *self.0.skew.lock().unwrap_or_else(PoisonError::into_inner) = Some(skew);
         }
         Ok(())
-    }
-}
-
-/// What a delivery stream is, as far as a producer is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
-    /// `ACTIVE`, `CREATING`, `CREATING_FAILED`, `DELETING` or `DELETING_FAILED`.
-    pub status: String,
-    /// `DirectPut` takes records from producers; the other types do not.
-    pub kind: String,
-    /// Where it delivers.
-    pub destination: Option<Destination>,
-    /// Status of the encryption at rest, where it was ever switched on.
-    pub encryption: Option<String>,
-    /// What made its creation or deletion fail.
-    pub failure: Option<String>,
-    /// When it was created.
-    pub created: Option<SystemTime>,
-    /// Types of the processors that records go through, in the service's words.
-    pub processors: Vec<String>,
-    /// Longest that the stream itself waits before it delivers, where that is told.
-    pub buffering: Option<Duration>,
-}
-
-impl From<&DeliveryStreamDescription> for Description {
-    fn from(stream: &DeliveryStreamDescription) -> Self {
-        let encryption = stream.delivery_stream_encryption_configuration();
-        Self {
-            status: stream.delivery_stream_status().as_str().to_owned(),
-            kind: stream.delivery_stream_type().as_str().to_owned(),
-            destination: stream.destinations().first().and_then(Destination::of),
-            encryption: encryption.and_then(|e| e.status()).map(|status| status.as_str().to_owned()),
-            failure: stream.failure_description().map(|failure| failure.details().to_owned()),
-            created: stream.create_timestamp().and_then(|time| SystemTime::try_from(*time).ok()),
-            processors: stream.destinations().first().map(processors).unwrap_or_default(),
-            buffering: stream.destinations().first().and_then(buffering),
-        }
-    }
-}
-
-/// The kinds of destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the name of a service")]
-pub enum Destination {
-    S3,
-    Redshift,
-    OpenSearch,
-    OpenSearchServerless,
-    Splunk,
-    HttpEndpoint,
-    Snowflake,
-    Iceberg,
-}
-
-/// Types of the processors of a destination that has any switched on.
-fn processors(d: &DestinationDescription) -> Vec<String> {
-    let configuration = [
-        d.extended_s3_destination_description().and_then(|d| d.processing_configuration()),
-        d.redshift_destination_description().and_then(|d| d.processing_configuration()),
-        d.elasticsearch_destination_description().and_then(|d| d.processing_configuration()),
-        d.amazonopensearchservice_destination_description().and_then(|d| d.processing_configuration()),
-        d.amazon_open_search_serverless_destination_description().and_then(|d| d.processing_configuration()),
-        d.splunk_destination_description().and_then(|d| d.processing_configuration()),
-        d.http_endpoint_destination_description().and_then(|d| d.processing_configuration()),
-        d.snowflake_destination_description().and_then(|d| d.processing_configuration()),
-        d.iceberg_destination_description().and_then(|d| d.processing_configuration()),
-    ];
-    let on = configuration.into_iter().flatten().find(|configuration| configuration.enabled() == Some(true));
-    let kinds = on.into_iter().flat_map(|configuration| configuration.processors());
-    kinds.map(|processor| processor.r#type().as_str().to_owned()).collect()
-}
-
-/// The interval of a destination's buffering hints.
-fn buffering(d: &DestinationDescription) -> Option<Duration> {
-    let s3 = |hints: Option<&BufferingHints>| hints.and_then(|hints| hints.interval_in_seconds());
-    let seconds = [
-        d.extended_s3_destination_description().and_then(|d| s3(d.buffering_hints())),
-        d.s3_destination_description().and_then(|d| s3(d.buffering_hints())),
-        d.redshift_destination_description()
-            .and_then(|d| d.s3_destination_description())
-            .and_then(|d| s3(d.buffering_hints())),
-        d.elasticsearch_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.amazonopensearchservice_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.amazon_open_search_serverless_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.splunk_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.http_endpoint_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.snowflake_destination_description()
-            .and_then(|d| d.buffering_hints())
-            .and_then(|hints| hints.interval_in_seconds()),
-        d.iceberg_destination_description().and_then(|d| s3(d.buffering_hints())),
-    ];
-    let seconds = seconds.into_iter().flatten().next()?;
-    u64::try_from(seconds).ok().map(Duration::from_secs)
-}
-
-impl Destination {
-    /// What people call it.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::S3 => "S3",
-            Self::Redshift => "Redshift",
-            Self::OpenSearch => "OpenSearch Service",
-            Self::OpenSearchServerless => "OpenSearch Serverless",
-            Self::Splunk => "Splunk",
-            Self::HttpEndpoint => "HTTP endpoint",
-            Self::Snowflake => "Snowflake",
-            Self::Iceberg => "Apache Iceberg",
-        }
-    }
-
-    fn of(description: &DestinationDescription) -> Option<Self> {
-        let d = description;
-        // Redshift goes by way of S3, so the more particular ones are looked for first.
-        [
-            (d.redshift_destination_description().is_some(), Self::Redshift),
-            (d.elasticsearch_destination_description().is_some(), Self::OpenSearch),
-            (d.amazonopensearchservice_destination_description().is_some(), Self::OpenSearch),
-            (d.amazon_open_search_serverless_destination_description().is_some(), Self::OpenSearchServerless),
-            (d.splunk_destination_description().is_some(), Self::Splunk),
-            (d.http_endpoint_destination_description().is_some(), Self::HttpEndpoint),
-            (d.snowflake_destination_description().is_some(), Self::Snowflake),
-            (d.iceberg_destination_description().is_some(), Self::Iceberg),
-            (
-                d.s3_destination_description().is_some() || d.extended_s3_destination_description().is_some(),
-                Self::S3,
-            ),
-        ]
-        .into_iter()
-        .find_map(|(present, kind)| present.then_some(kind))
     }
 }

@@ -28,7 +28,7 @@ use publication::Snapshot;
 /// CloudWatch keeps Firehose's metrics by the minute.
 const PERIOD: Duration = Duration::from_secs(60);
 /// How far back datapoints are asked for, and so the age at which a value is no longer known.
-pub const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_secs(600);
 /// Datapoints come one to three minutes late, and until a minute after its end a minute may still
 /// grow.
 const LAG: Duration = Duration::from_secs(60);
@@ -160,8 +160,8 @@ impl<W: Watch> Poller<W> {
         let destination =
             self.figures.stream().description.as_ref().and_then(|description| description.destination);
         let (readings, wanted): (Vec<Reading>, Vec<_>) = queries(destination, limits).into_iter().unzip();
-        let end = wall_clock();
-        let start = minute(end) - WINDOW;
+        let at = wall_clock();
+        let (start, end) = window(at);
         let result = self.watch.metrics(&self.settings.stream, &wanted, start, end).await;
         let outcome = self.ended(&METRICS, result.as_ref().err());
         let mut stream = self.figures.stream();
@@ -169,7 +169,7 @@ impl<W: Watch> Poller<W> {
         stream.readings.retain(|reading, datapoint| reading.lasts() || datapoint.at >= start);
         let Ok(series) = result else { return outcome };
         for (reading, datapoints) in readings.into_iter().zip(series) {
-            if let Some(datapoint) = latest(&datapoints, end) {
+            if let Some(datapoint) = latest(&datapoints, at) {
                 stream.readings.insert(reading, datapoint);
             }
         }
@@ -253,10 +253,13 @@ impl<W: Watch> Poller<W> {
     }
 }
 
-/// The start of the minute of `time`.
-fn minute(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() / 60 * 60)
+/// From when and until when datapoints are asked for at `now`: to the end of the minute, so that the
+/// one that has just begun is among them.
+#[must_use]
+pub fn window(now: SystemTime) -> (SystemTime, SystemTime) {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let minute = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() / 60 * 60);
+    (minute - WINDOW, minute + PERIOD)
 }
 
 /// The latest of `datapoints`, the latest of which come first, whose period was over [`LAG`] before

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudwatch::types::Statistic;
-use hydrant::local::{CallFault, Faults, Operation, Options};
+use hydrant::local::{CallFault, Faults, Operation, Options, Outcome};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, STREAM, Sink, hydrant, lines, number};
@@ -153,16 +153,14 @@ async fn what_is_published_adds_up_to_the_ledger() {
     let sink = Sink::start(Options::default()).await;
     let settings = ["linger=1ms", "monitor.interval=1s", "monitor.publish_namespace=My Apps/hydrant"];
     let daemon = Daemon::start(&sink.local.url(), &settings).await;
-    for round in 1..=3 {
+    for round in 1..=3usize {
         daemon.write(&lines(700, 100)).await;
-        daemon.until_settled(700 * round).await;
+        daemon.until_settled(700 * round as u64).await;
         // The next part is written after the publication of this one.
         let published =
             |status: &Value| status["monitor"]["problems"].as_object().is_some_and(|p| p.is_empty());
         daemon
-            .until("published", |status| {
-                published(status) && asked(&sink, Operation::PutMetricData) >= round as usize
-            })
+            .until("published", |status| published(status) && asked(&sink, Operation::PutMetricData) >= round)
             .await;
     }
     let ended = daemon.stop().await;
@@ -184,6 +182,38 @@ async fn what_is_published_adds_up_to_the_ledger() {
     assert_eq!(sum("RecordsDropped", Statistic::Sum).await, 0.0);
     assert_eq!(sum("DeliveryLatency", Statistic::SampleCount).await, 2100.0);
     assert!(sum("RecordsHeld", Statistic::SampleCount).await >= 3.0);
+}
+
+/// The embedded service plays an HTTP proxy, through which AWS's own endpoint would be reached: to
+/// that the daemon speaks CBOR, as the SDK does, and to everything else JSON.
+#[tokio::test]
+async fn awss_own_endpoint_is_spoken_to_as_the_sdk_does() {
+    let sink = Sink::start(Options::default()).await;
+    let mut command = hydrant();
+    command.env("HTTP_PROXY", sink.local.url());
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("listen.app.address=unix:{}", directory.path().join("app.sock").display());
+    let endpoint = format!("endpoint_url={}", sink.local.url());
+    let settings = [
+        &*address,
+        &endpoint,
+        "linger=1ms",
+        "monitor.interval=1s",
+        "monitor.publish_namespace=apps",
+        "monitor.endpoint_url=http://monitoring.us-east-1.amazonaws.com",
+    ];
+    let daemon = Daemon::run(command, directory, settings).await;
+    daemon.write(&lines(10, 100)).await;
+    daemon.until_settled(10).await;
+    let known = |status: &Value| !status["monitor"]["readings"]["incoming_records"].is_null();
+    let status = daemon.until("read", known).await;
+    assert_eq!(status["monitor"]["problems"], serde_json::json!({}), "{:#}", status["monitor"]);
+    assert!(daemon.stop().await.status.success());
+    let put = Operation::PutMetricData;
+    let published = sink.local.requests().into_iter().filter(|request| request.operation == Some(put));
+    let published: Vec<_> = published.map(|request| request.outcome).collect();
+    assert!(!published.is_empty());
+    assert!(published.iter().all(|outcome| *outcome == Outcome::Answered { failed: 0 }), "{published:?}");
 }
 
 fn cloudwatch(sink: &Sink) -> aws_sdk_cloudwatch::Client {

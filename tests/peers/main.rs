@@ -16,5 +16,6 @@
 mod daemon;
 
 mod clients;
+mod cloudwatch;
 mod python;
 mod services;

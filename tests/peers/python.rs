@@ -79,12 +79,13 @@ impl Python {
         command
     }
 
-    /// Runs one of these tests' scripts to its end.
-    pub(crate) async fn run(&self, endpoint: &str, script: &str, arguments: &[&str]) {
+    /// Runs one of these tests' scripts to its end; what it wrote to standard output.
+    pub(crate) async fn run(&self, endpoint: &str, script: &str, arguments: &[&str]) -> String {
         let mut command = self.command("python", endpoint);
         let output = command.arg(Path::new(SCRIPTS).join(script)).args(arguments).output().await.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script} {arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

@@ -1,0 +1,197 @@
+//! What a delivery stream is, read from the answer to `DescribeDeliveryStream`: pure.
+//!
+//! Read leniently: a field that is missing or of another type than expected is unknown, and costs
+//! no other. Source of the shape:
+//! <https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeliveryStreamDescription.html>
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+/// What a delivery stream is, as far as a producer is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `ACTIVE`, `CREATING`, `CREATING_FAILED`, `DELETING` or `DELETING_FAILED`.
+    pub status: String,
+    /// `DirectPut` takes records from producers; the other types do not.
+    pub kind: String,
+    /// Where it delivers.
+    pub destination: Option<Destination>,
+    /// Status of the encryption at rest, where it was ever switched on.
+    pub encryption: Option<String>,
+    /// What made its creation or deletion fail.
+    pub failure: Option<String>,
+    /// When it was created.
+    pub created: Option<SystemTime>,
+    /// Types of the processors that records go through, in the service's words.
+    pub processors: Vec<String>,
+    /// Longest that the stream itself waits before it delivers, where that is told.
+    pub buffering: Option<Duration>,
+}
+
+/// The kinds of destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the name of a service")]
+pub enum Destination {
+    S3,
+    Redshift,
+    OpenSearch,
+    OpenSearchServerless,
+    Splunk,
+    HttpEndpoint,
+    Snowflake,
+    Iceberg,
+}
+
+/// The fields of a destination that say which kind it is, the more particular ones first: Redshift
+/// and others hold a description of S3, where their data goes by or is backed up, and plain S3
+/// comes under two names.
+const KINDS: [(&str, Destination); 10] = [
+    ("RedshiftDestinationDescription", Destination::Redshift),
+    ("ElasticsearchDestinationDescription", Destination::OpenSearch),
+    ("AmazonopensearchserviceDestinationDescription", Destination::OpenSearch),
+    ("AmazonOpenSearchServerlessDestinationDescription", Destination::OpenSearchServerless),
+    ("SplunkDestinationDescription", Destination::Splunk),
+    ("HttpEndpointDestinationDescription", Destination::HttpEndpoint),
+    ("SnowflakeDestinationDescription", Destination::Snowflake),
+    ("IcebergDestinationDescription", Destination::Iceberg),
+    ("ExtendedS3DestinationDescription", Destination::S3),
+    ("S3DestinationDescription", Destination::S3),
+];
+
+impl Description {
+    /// The description in `answer`, if there is one.
+    pub(super) fn read(answer: &[u8]) -> Option<Self> {
+        let answer: Value = serde_json::from_slice(answer).ok()?;
+        let stream = answer.get("DeliveryStreamDescription")?;
+        let text = |value: &Value, path: &str| value.pointer(path)?.as_str().map(str::to_owned);
+        let destination = stream.pointer("/Destinations/0");
+        let found = destination.and_then(|destination| {
+            KINDS.into_iter().find_map(|(field, kind)| Some((kind, destination.get(field)?)))
+        });
+        let details = found.map_or(&Value::Null, |(_, details)| details);
+        let enabled = details.pointer("/ProcessingConfiguration/Enabled") == Some(&Value::Bool(true));
+        let processors = details.pointer("/ProcessingConfiguration/Processors").and_then(Value::as_array);
+        let processors = processors.into_iter().flatten().filter(|_| enabled);
+        let buffering = [
+            "/BufferingHints/IntervalInSeconds",
+            "/S3DestinationDescription/BufferingHints/IntervalInSeconds",
+        ]
+        .into_iter()
+        .find_map(|path| details.pointer(path)?.as_u64());
+        let created = stream.get("CreateTimestamp").and_then(Value::as_f64);
+        let created = created.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Some(Self {
+            status: text(stream, "/DeliveryStreamStatus")?,
+            kind: text(stream, "/DeliveryStreamType").unwrap_or_else(|| "unknown".to_owned()),
+            destination: found.map(|(kind, _)| kind),
+            encryption: text(stream, "/DeliveryStreamEncryptionConfiguration/Status"),
+            failure: text(stream, "/FailureDescription/Details"),
+            created: created.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+            processors: processors.filter_map(|processor| text(processor, "/Type")).collect(),
+            buffering: buffering.map(Duration::from_secs),
+        })
+    }
+}
+
+impl Destination {
+    /// What people call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::S3 => "S3",
+            Self::Redshift => "Redshift",
+            Self::OpenSearch => "OpenSearch Service",
+            Self::OpenSearchServerless => "OpenSearch Serverless",
+            Self::Splunk => "Splunk",
+            Self::HttpEndpoint => "HTTP endpoint",
+            Self::Snowflake => "Snowflake",
+            Self::Iceberg => "Apache Iceberg",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(description: &Value) -> Option<Description> {
+        Description::read(json!({ "DeliveryStreamDescription": description }).to_string().as_bytes())
+    }
+
+    fn with(destination: Value) -> Description {
+        let stream = json!({ "DeliveryStreamStatus": "ACTIVE", "Destinations": [destination] });
+        read(&stream).unwrap()
+    }
+
+    #[test]
+    fn everything_that_is_told_is_read() {
+        let found = read(&json!({
+            "DeliveryStreamStatus": "CREATING_FAILED",
+            "DeliveryStreamType": "DirectPut",
+            "FailureDescription": { "Type": "CREATE_KMS_GRANT_FAILED", "Details": "no grant" },
+            "DeliveryStreamEncryptionConfiguration": { "Status": "ENABLED" },
+            "CreateTimestamp": 1.5e9,
+            "Destinations": [{
+                "S3DestinationDescription": {},
+                "ExtendedS3DestinationDescription": {
+                    "BufferingHints": { "SizeInMBs": 5, "IntervalInSeconds": 120 },
+                    "ProcessingConfiguration": {
+                        "Enabled": true,
+                        "Processors": [{ "Type": "Lambda" }, { "Type": "AppendDelimiterToRecord" }],
+                    },
+                },
+            }],
+        }));
+        let expected = Description {
+            status: "CREATING_FAILED".into(),
+            kind: "DirectPut".into(),
+            destination: Some(Destination::S3),
+            encryption: Some("ENABLED".into()),
+            failure: Some("no grant".into()),
+            created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000)),
+            processors: vec!["Lambda".into(), "AppendDelimiterToRecord".into()],
+            buffering: Some(Duration::from_secs(120)),
+        };
+        assert_eq!(found, Some(expected));
+    }
+
+    #[test]
+    fn what_is_missing_or_odd_costs_nothing_else() {
+        let found = with(json!({ "ExtendedS3DestinationDescription": { "BufferingHints": 7 } }));
+        assert_eq!((found.destination, found.buffering, found.created), (Some(Destination::S3), None, None));
+        let found = with(json!({ "SomethingNewDestinationDescription": {} }));
+        assert_eq!((&*found.status, &*found.kind, found.destination), ("ACTIVE", "unknown", None));
+        assert_eq!(read(&json!({})), None);
+        assert_eq!(Description::read(b"<html>"), None);
+    }
+
+    #[test]
+    fn the_destination_is_told_from_the_s3_that_it_goes_by() {
+        let s3 = json!({ "BufferingHints": { "IntervalInSeconds": 300 } });
+        let found = with(json!({
+            "RedshiftDestinationDescription": { "S3DestinationDescription": s3 },
+            "S3DestinationDescription": {},
+        }));
+        assert_eq!(
+            (found.destination, found.buffering),
+            (Some(Destination::Redshift), Some(Duration::from_secs(300)))
+        );
+        for (field, kind) in KINDS {
+            assert_eq!(with(json!({ field: {} })).destination, Some(kind), "{field}");
+        }
+    }
+
+    #[test]
+    fn processors_that_are_switched_off_are_none() {
+        let processing = |enabled| json!({ "Enabled": enabled, "Processors": [{ "Type": "Lambda" }] });
+        let found = |enabled| {
+            with(
+                json!({ "SplunkDestinationDescription": { "ProcessingConfiguration": processing(enabled) } }),
+            )
+        };
+        assert_eq!((found(true).processors.len(), found(false).processors.len()), (1, 0));
+    }
+}
