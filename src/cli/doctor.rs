@@ -14,8 +14,11 @@ use rustix::fs::Access;
 use super::options::TargetOptions;
 use crate::config::Config;
 use crate::firehose::{
-    Class, Description, Destination, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
+    Class, Description, Destination, Publication, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
 };
+use crate::poller::catalog::queries;
+use crate::poller::{self, Action};
+use crate::telemetry::wall_clock;
 
 /// Checks credentials, network, permissions, the delivery stream and this host, and says what to mend.
 #[derive(Debug, clap::Args)]
@@ -128,6 +131,8 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         describing(&facts.description),
         putting(&facts.probe),
     ];
+    findings.extend(facts.metrics.as_ref().map(reading));
+    findings.extend(facts.publishing.as_ref().map(publishing));
     if let Ok(description) = &facts.description {
         findings.push(stream(description));
         findings.push(delimiter(description.destination, &config.delimiter));
@@ -148,6 +153,10 @@ struct Facts {
     skew_seconds: Option<i64>,
     description: Result<Description, WatchError>,
     probe: Result<(), PutError>,
+    /// `None` where the monitor is off.
+    metrics: Option<Result<(), WatchError>>,
+    /// `None` where nothing is to be published.
+    publishing: Option<Result<(), WatchError>>,
     store: Option<Store>,
     files: Option<u64>,
     memory: Option<u64>,
@@ -187,6 +196,14 @@ impl Facts {
         let identity = sdk.identity().await;
         let description = sdk.describe(&config.delivery_stream_name).await;
         let probe = sdk.probe(&config.delivery_stream_name).await;
+        let metrics = match config.monitor.interval {
+            Some(_) => Some(read_metrics(&sdk, config).await),
+            None => None,
+        };
+        let publishing = match &config.monitor.publish_namespace {
+            Some(namespace) => Some(publish_nothing(&sdk, config, namespace).await),
+            None => None,
+        };
         let network = match sdk.endpoint() {
             Some(endpoint) => Some(Network::look(endpoint).await),
             None => None,
@@ -199,11 +216,31 @@ impl Facts {
             skew_seconds: sdk.clock_skew_seconds(),
             description,
             probe,
+            metrics,
+            publishing,
             store: config.dead_letter.directory.as_deref().and_then(Store::look),
             files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             memory: memory_limit(),
         }
     }
+}
+
+async fn read_metrics(sdk: &Sdk, config: &Config) -> Result<(), WatchError> {
+    let (start, end) = poller::window(wall_clock());
+    let queries: Vec<_> = queries(None, false).into_iter().map(|(_, query)| query).collect();
+    sdk.metrics(&config.delivery_stream_name, &queries, start, end).await.map(drop)
+}
+
+/// A publication of no figures, which the service must refuse, once it has found it allowed.
+async fn publish_nothing(sdk: &Sdk, config: &Config, namespace: &str) -> Result<(), WatchError> {
+    let publication = Publication {
+        namespace,
+        stream: &config.delivery_stream_name,
+        data: &[],
+        at: wall_clock(),
+        high_resolution: false,
+    };
+    sdk.publish(&publication).await
 }
 
 impl Network {
@@ -351,6 +388,37 @@ fn describing(description: &Result<Description, WatchError>) -> Finding {
         Err(WatchError::Throttled(error)) => Finding::warning(subject, &error.message)
             .remedy("5 calls a second are allowed to all of the account in a region"),
         Err(WatchError::Failed(error)) => Finding::problem(subject, &error.message),
+    }
+}
+
+fn reading(metrics: &Result<(), WatchError>) -> Finding {
+    let Action { permission, costs, .. } = poller::METRICS;
+    match metrics {
+        Ok(()) => Finding::ok(permission, "allowed"),
+        Err(WatchError::Denied(_)) => Finding::warning(permission, format!("not allowed; {costs}"))
+            .remedy("allow it, or switch `monitor.interval` off"),
+        Err(error) => Finding::warning(permission, error.message())
+            .remedy("delivery does not depend on it; check the way to CloudWatch"),
+    }
+}
+
+fn publishing(published: &Result<(), WatchError>) -> Finding {
+    let Action { permission, costs, .. } = poller::PUBLISH;
+    match published {
+        Ok(()) => Finding::ok(permission, "allowed"),
+        Err(WatchError::Denied(_)) => Finding::problem(permission, format!("not allowed; {costs}"))
+            .remedy("allow it, or leave `monitor.publish_namespace` out"),
+        // The codes of a request whose parameters are at fault:
+        // https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html
+        Err(WatchError::Failed(error))
+            if error.class == Class::Refused
+                || error.code.starts_with("InvalidParameter")
+                || error.code.starts_with("MissingParameter") =>
+        {
+            Finding::ok(permission, "reached the service, which refused a publication of nothing as it must")
+        }
+        Err(error) => Finding::warning(permission, error.message())
+            .remedy("delivery does not depend on it; check the way to CloudWatch"),
     }
 }
 
@@ -534,6 +602,19 @@ mod tests {
         check(Err(error(Class::Throttled)), Level::Warning);
         check(Err(error(Class::Transient)), Level::Problem);
         check(Err(error(Class::Permanent)), Level::Problem);
+    }
+
+    #[test]
+    fn reading_metrics_is_a_convenience_and_publishing_was_asked_for() {
+        let check = |result: Result<(), WatchError>, [read, published]: [Level; 2]| {
+            let found = [reading(&result).level, publishing(&result).level];
+            assert_eq!(found, [read, published], "{result:?}");
+        };
+        check(Ok(()), [Level::Ok, Level::Ok]);
+        check(Err(WatchError::Denied(error(Class::Permanent))), [Level::Warning, Level::Problem]);
+        check(Err(WatchError::Failed(error(Class::Transient))), [Level::Warning, Level::Warning]);
+        let refused = PutError { code: "MissingParameter".into(), ..error(Class::Permanent) };
+        assert_eq!(publishing(&Err(WatchError::Failed(refused))).level, Level::Ok);
     }
 
     fn description(kind: &str, status: &str) -> Description {

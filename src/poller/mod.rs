@@ -113,10 +113,14 @@ impl Voices {
 }
 
 /// A call by its name, the permission that it needs, and what is missing without it.
-struct Action {
-    name: &'static str,
-    permission: &'static str,
-    costs: &'static str,
+#[derive(Debug, Clone, Copy)]
+pub struct Action {
+    /// In the API.
+    pub name: &'static str,
+    /// In policies.
+    pub permission: &'static str,
+    /// A sentence without its full stop.
+    pub costs: &'static str,
 }
 
 const DESCRIBE: Action = Action {
@@ -125,12 +129,14 @@ const DESCRIBE: Action = Action {
     costs: "the stream's status, type, encryption and destination stay unknown, and so do the metrics of its \
             deliveries",
 };
-const METRICS: Action = Action {
+/// Reading the stream's metrics.
+pub const METRICS: Action = Action {
     name: "GetMetricData",
     permission: "cloudwatch:GetMetricData",
     costs: "what the stream takes in, its quotas and the freshness of its deliveries stay unknown",
 };
-const PUBLISH: Action = Action {
+/// Publishing the daemon's own.
+pub const PUBLISH: Action = Action {
     name: "PutMetricData",
     permission: "cloudwatch:PutMetricData",
     costs: "nothing is published to CloudWatch",

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use hydrant::local::Options;
+use hydrant::local::{CallFault, Faults, Operation, Options};
 use tokio::io::AsyncWriteExt;
 
 use crate::daemon::{Daemon, STREAM, Sink, hydrant, lines};
@@ -105,6 +105,26 @@ async fn the_doctor_finds_nothing_wrong_with_a_stream_that_works() {
         run(&["doctor", "--stream", STREAM, "--endpoint-url", &sink.local.url()], b"").await;
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert!(!stdout.lines().any(|line| line.starts_with("problem")), "{stdout}");
+    assert!(stdout.contains("ok       cloudwatch:GetMetricData: allowed"), "{stdout}");
+    let calls = [Operation::GetMetricData, Operation::PutMetricData];
+    let calls = calls.map(|operation| (operation, CallFault::Denied)).to_vec();
+    sink.local.set_faults(Faults { calls, ..Faults::default() });
+    let publishing = ["--set", "monitor.publish_namespace=apps"];
+    let arguments = ["doctor", "--stream", STREAM, "--endpoint-url", &sink.local.url()];
+    let (code, stdout, _) = run(&[&arguments[..], &publishing].concat(), b"").await;
+    assert_eq!(code, 1, "{stdout}");
+    assert!(
+        stdout.contains("warning  cloudwatch:GetMetricData: not allowed; what the stream takes in"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("problem  cloudwatch:PutMetricData: not allowed; nothing is published"),
+        "{stdout}"
+    );
+    sink.local.set_faults(Faults::default());
+    let (code, stdout, _) = run(&[&arguments[..], &publishing].concat(), b"").await;
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.contains("ok       cloudwatch:PutMetricData: reached the service"), "{stdout}");
     let (code, stdout, _) =
         run(&["doctor", "--stream", "other", "--endpoint-url", &sink.local.url()], b"").await;
     assert_eq!(code, 1, "{stdout}");
