@@ -244,7 +244,10 @@ fn the_table_of_metrics_is_what_is_exported() {
             "{pause}" => "pauses",
             other => panic!("{}: the unit {other} has no word: give it one here", family.base),
         };
-        let labels = family.points[0].labels.iter().map(|(label, _)| format!("`{label}`"));
+        let point = family.points.first();
+        let point =
+            point.unwrap_or_else(|| panic!("{}: give it a value in tests/support/figures.rs", family.base));
+        let labels = point.labels.iter().map(|(label, _)| format!("`{label}`"));
         let labels = labels.collect::<Vec<_>>().join(", ");
         format!("| `{}` | {kind} | {unit} | {labels} | {} |", family.name(), family.help)
     };
