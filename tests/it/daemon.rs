@@ -109,7 +109,8 @@ pub fn hydrant_with_files(files: usize) -> Command {
 /// The key that every daemon signs with.
 pub const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-fn alone(mut command: Command) -> Command {
+/// `command` with an environment of its own.
+pub fn alone(mut command: Command) -> Command {
     command.env_clear();
     command.envs([
         ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),

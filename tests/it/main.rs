@@ -14,3 +14,4 @@ mod ingest;
 mod monitor;
 mod startup;
 mod stopping;
+mod systemd;
