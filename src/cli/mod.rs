@@ -14,6 +14,7 @@ pub mod put;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod top;
 
 /// Gets an application's records into Amazon Data Firehose: nothing lost, nothing wasted.
 #[derive(Debug, Parser)]
@@ -33,6 +34,7 @@ enum Command {
     Put(put::Args),
     Send(send::Args),
     Schema(schema::Args),
+    Top(top::Args),
 }
 
 /// Done.
@@ -55,6 +57,7 @@ impl Cli {
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),
             Command::Schema(args) => schema::execute(args),
+            Command::Top(args) => top::execute(args),
         })
     }
 }

@@ -13,3 +13,5 @@ mod hostile;
 mod ingest;
 mod startup;
 mod stopping;
+#[cfg(feature = "top")]
+mod top;
