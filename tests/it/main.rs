@@ -15,3 +15,5 @@ mod monitor;
 mod startup;
 mod stopping;
 mod systemd;
+#[cfg(feature = "top")]
+mod top;
