@@ -78,7 +78,8 @@ pub struct Daemon {
     log: watch::Receiver<Vec<Value>>,
     /// Lines of the log that [`Daemon::until_said`] is past.
     heard: usize,
-    admin: String,
+    /// Host and port of the admin listener.
+    pub admin: String,
 }
 
 /// A daemon as it ended.
