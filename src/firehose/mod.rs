@@ -27,6 +27,7 @@ mod watch;
 
 pub use answer::all_delivered;
 pub use sdk::{Description, Destination, Sdk, Settings};
+pub use transport::Outbound;
 pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
 
 /// Which call carries an attempt.
