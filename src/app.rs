@@ -21,7 +21,7 @@ use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::Socket;
 use crate::telemetry::figures::Figures;
-use crate::telemetry::{history, now};
+use crate::telemetry::{history, now, otlp};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -33,6 +33,7 @@ pub struct App {
     listeners: Vec<listener::Bound>,
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
+    otlp: Option<otlp::Plan>,
     started: Instant,
 }
 
@@ -103,7 +104,13 @@ impl App {
             }
             None => None,
         };
-        Ok(Self { config, listeners, admin, store, started })
+        Ok(Self { config, listeners, admin, store, otlp: None, started })
+    }
+
+    /// The daemon with an export of its figures and traces.
+    #[must_use]
+    pub fn exporting(self, otlp: Option<otlp::Plan>) -> Self {
+        Self { otlp, ..self }
     }
 
     /// Each listener's name and address, with the ports that the system chose.
@@ -120,7 +127,7 @@ impl App {
     /// Serves until told to stop and everything is settled or the time for that is over.
     pub async fn run<F: Firehose>(self, firehose: Arc<F>, body_bytes: BodyBytes, orders: Orders) -> Ended {
         let addresses: Vec<(String, String)> = self.listeners().collect();
-        let Self { config, listeners, admin, store, started } = self;
+        let Self { config, listeners, admin, store, otlp, started } = self;
         let shares = Shares::of(config.buffer.memory);
         let sizes = Sizes::of(&config, body_bytes);
         say_limits(&config, &sizes);
@@ -128,6 +135,7 @@ impl App {
         let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
         figures.set_buffer(outlet.budget.clone());
+        let export = otlp.and_then(|plan| plan.start(&figures, &config.delivery_stream_name));
         let control = Control::default();
         let worker = Worker::new(
             firehose,
@@ -136,7 +144,8 @@ impl App {
             control.clone(),
             store,
             Arc::clone(&figures),
-        );
+        )
+        .traced(export.as_ref().and_then(otlp::Export::traces));
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let served = TaskTracker::new();
@@ -182,7 +191,11 @@ impl App {
             control.abort.cancel();
             tasks.wait().await;
         }
-        settle_strays(&ledger, left)
+        let ended = settle_strays(&ledger, left);
+        if let Some(export) = export {
+            export.finish().await;
+        }
+        ended
     }
 }
 

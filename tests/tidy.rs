@@ -28,7 +28,7 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 26] = [
+const PURE: [&str; 28] = [
     "src/batcher/",
     "src/buffer/ledger.rs",
     "src/config/later.rs",
@@ -54,6 +54,8 @@ const PURE: [&str; 26] = [
     "src/sender/gate.rs",
     "src/sender/verdicts.rs",
     "src/telemetry/histogram.rs",
+    "src/telemetry/otlp/metrics.rs",
+    "src/telemetry/otlp/settings.rs",
     "src/telemetry/quiet.rs",
 ];
 

@@ -91,6 +91,49 @@ impl Outcome {
     }
 }
 
+/// What is exported by OTLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// The figures.
+    Metrics,
+    /// Traces of flushes.
+    Traces,
+}
+
+impl Signal {
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
+        }
+    }
+}
+
+/// How an export by OTLP ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exported {
+    /// The collector took all of it.
+    Ok,
+    /// The collector took some of it.
+    Partial,
+    /// The collector has nothing of it.
+    Failed,
+}
+
+impl Exported {
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the sender knows of its stream at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct StreamState {
@@ -127,6 +170,7 @@ pub struct Figures {
     buffer: OnceLock<Budget>,
     stream: Mutex<Stream>,
     history: Mutex<History>,
+    exports: Mutex<BTreeMap<(Signal, Exported), u64>>,
     started: Instant,
 }
 
@@ -179,6 +223,7 @@ impl Figures {
             buffer: OnceLock::new(),
             stream: Mutex::default(),
             history: Mutex::default(),
+            exports: Mutex::default(),
             started,
         }
     }
@@ -240,6 +285,12 @@ impl Figures {
         now.saturating_duration_since(self.started)
     }
 
+    /// When the daemon started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Says which budget records are held under.
     pub fn set_buffer(&self, budget: Budget) {
         // Only the first one counts; there is no second.
@@ -265,6 +316,11 @@ impl Figures {
     /// What is known of the stream itself, to change or to copy; held for a moment only.
     pub fn stream(&self) -> MutexGuard<'_, Stream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Exports by OTLP by signal and outcome, to change or to copy; held for a moment only.
+    pub fn exports(&self) -> MutexGuard<'_, BTreeMap<(Signal, Exported), u64>> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the figures of this moment, for rates and plots.
@@ -338,11 +394,7 @@ impl SenderFigures {
         records: usize,
         bytes: usize,
     ) {
-        let operation = match operation {
-            Operation::PutRecord => "PutRecord",
-            Operation::PutRecordBatch => "PutRecordBatch",
-        };
-        *self.puts.entry((operation, outcome)).or_default() += 1;
+        *self.puts.entry((call(operation), outcome)).or_default() += 1;
         self.put_duration.observe(took.as_secs_f64(), 1);
         #[expect(clippy::cast_precision_loss, reason = "a request holds at most a few MiB")]
         let (records, bytes) = (records as f64, bytes as f64);
@@ -362,9 +414,17 @@ impl SenderFigures {
     }
 }
 
+/// The name of the call, as a label's value.
+pub(super) const fn call(operation: Operation) -> &'static str {
+    match operation {
+        Operation::PutRecord => "PutRecord",
+        Operation::PutRecordBatch => "PutRecordBatch",
+    }
+}
+
 /// `code` as a label's value. The client library writes label values as they are, and the code is
 /// the service's, so what could break out of the quotes is replaced and the length is bounded.
-fn label(code: &str) -> Cow<'_, str> {
+pub(super) fn label(code: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '#');
     if code.len() <= 64 && code.chars().all(plain) {
         return code.into();
