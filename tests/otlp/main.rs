@@ -1,7 +1,8 @@
 //! OTLP: what the real daemon exports is what it shows, collectors of every kind leave delivery
 //! alone, and nothing leaves that should not.
 //!
-//! The collector is a small server that reads the official messages.
+//! The collector is a small server that reads the official messages; one test has a collector that
+//! is not ours (Rotel) in between.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
