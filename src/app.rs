@@ -132,6 +132,7 @@ impl App {
         say_limits(&config, &sizes);
         let ledger = Arc::new(Ledger::default());
         let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
+        figures.set_stream_name(&config.delivery_stream_name);
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
         figures.set_buffer(outlet.budget.clone());
         let control = Control::default();

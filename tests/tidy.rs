@@ -9,14 +9,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
+use hydrant::telemetry::families::{Family, Kind, families};
+use hydrant::telemetry::now;
 use serde_json::Value;
+
+#[path = "support/figures.rs"]
+#[allow(unreachable_pub, reason = "other tests and a benchmark use it too")]
+mod figures;
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const SEMANTICS: &str = "docs/SEMANTICS.md";
+const MONITORING: &str = "docs/MONITORING.md";
 
 /// Rooms that every room may use.
 const FOUNDATION: [&str; 3] = ["record", "budget", "limits"];
@@ -206,12 +212,9 @@ fn every_relative_link_of_a_document_leads_somewhere() {
 
 #[test]
 fn every_metric_that_a_document_names_is_exported() {
-    let now = hydrant::telemetry::now();
-    let figures = hydrant::telemetry::figures::Figures::new(Arc::default(), now);
-    let exposition = Arc::new(figures).exposition(now);
-    let families: BTreeSet<&str> =
-        exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert!(families.contains("hydrant_records_held"), "{exposition}");
+    let families = families(&figures::full(), now());
+    let families: BTreeSet<&str> = families.iter().map(|family| family.base).collect();
+    assert!(families.contains("hydrant_records_held"), "{families:?}");
     let exported = |name: &str| {
         let suffixes = ["", "_total", "_bucket", "_sum", "_count"];
         suffixes.iter().any(|suffix| name.strip_suffix(suffix).is_some_and(|base| families.contains(base)))
@@ -225,6 +228,68 @@ fn every_metric_that_a_document_names_is_exported() {
         }
     }
     report(faults);
+}
+
+/// So a name, a type or a label that changes is seen where operators look it up.
+#[test]
+fn the_table_of_metrics_is_what_is_exported() {
+    let row = |family: &Family| {
+        let kind = match family.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let unit = match family.unit {
+            "1" => "",
+            "By" => "bytes",
+            "By/s" => "bytes/s",
+            "s" => "seconds",
+            "{record}" => "records",
+            "{record}/s" => "records/s",
+            "{request}" => "requests",
+            "{request}/s" => "requests/s",
+            "{connection}" => "connections",
+            "{pause}" => "pauses",
+            other => panic!("{}: the unit {other} has no word: give it one here", family.base),
+        };
+        let point = family.points.first();
+        let point =
+            point.unwrap_or_else(|| panic!("{}: give it a value in tests/support/figures.rs", family.base));
+        let labels = point.labels.iter().map(|(label, _)| format!("`{label}`"));
+        let labels = labels.collect::<Vec<_>>().join(", ");
+        format!("| `{}` | {kind} | {unit} | {labels} | {} |", family.name(), family.help)
+    };
+    let expected: Vec<String> = families(&figures::full(), now()).iter().map(row).collect();
+    let found = table("| name | type | unit | labels | meaning |");
+    assert!(found == expected, "{MONITORING}: the table of metrics must be\n{}\n", expected.join("\n"));
+}
+
+/// Of labels from closed sets; error codes are the service's.
+#[test]
+fn the_table_of_labels_has_every_value_that_is_exported() {
+    let mut expected = Vec::<String>::new();
+    for family in families(&figures::full(), now()) {
+        let mut values = BTreeMap::<&str, Vec<String>>::new();
+        for (label, value) in family.points.iter().flat_map(|point| &point.labels) {
+            let (values, value) = (values.entry(label).or_default(), format!("`{value}`"));
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        let open = ["error_code", "delivery_stream_name", "version"];
+        for (label, values) in values.into_iter().filter(|(label, _)| !open.contains(label)) {
+            expected.push(format!("| `{}` | `{label}` | {} |", family.name(), values.join(", ")));
+        }
+    }
+    let found = table("| metric | label | values |");
+    assert!(found == expected, "{MONITORING}: the table of labels must be\n{}\n", expected.join("\n"));
+}
+
+/// The rows of the table of [`MONITORING`] that has this head.
+fn table(head: &str) -> Vec<String> {
+    let text = read(MONITORING);
+    let rows = text.lines().skip_while(|line| *line != head).skip(2);
+    rows.take_while(|line| line.starts_with('|')).map(str::to_owned).collect()
 }
 
 /// A key is recognised by its dots: a word in backticks such as `` `retry.max_delay` ``, perhaps

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
 use crate::socket::{BindError, Connection, Socket, bind_tcp, bind_unix};
+use crate::telemetry::exposition::Format;
 use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
 
@@ -96,7 +97,9 @@ pub async fn serve(socket: Socket, context: Context, stop: CancellationToken) {
 
 async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, context: Context) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &context);
+        let accept = request.headers().get_all(header::ACCEPT).iter();
+        let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+        let response = respond(request.method(), request.uri().path(), &accept.join(","), &context);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let served = http1::Builder::new()
@@ -111,10 +114,8 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, c
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Content type of the metrics: <https://prometheus.io/docs/specs/om/open_metrics_spec/>
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-fn respond(method: &Method, path: &str, context: &Context) -> Response<Full<Bytes>> {
+fn respond(method: &Method, path: &str, accept: &str, context: &Context) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         return response(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -126,7 +127,10 @@ fn respond(method: &Method, path: &str, context: &Context) -> Response<Full<Byte
     match path {
         "/livez" => verdict(&status::live(&context.figures, now)),
         "/readyz" => verdict(&status::ready(&context.figures, now)),
-        "/metrics" => response(StatusCode::OK, OPEN_METRICS, context.figures.exposition(now)),
+        "/metrics" => {
+            let format = Format::accepted(accept);
+            response(StatusCode::OK, format.content_type(), context.figures.exposition(now, format))
+        }
         "/status" => response(StatusCode::OK, JSON, status::status(context, now).to_string() + "\n"),
         "/history" => response(StatusCode::OK, JSON, status::history(context, now).to_string() + "\n"),
         "/" => response(
@@ -175,7 +179,7 @@ mod tests {
     }
 
     fn check(context: &Context, path: &str, expected: u16) {
-        assert_eq!(respond(&Method::GET, path, context).status().as_u16(), expected, "{path}");
+        assert_eq!(respond(&Method::GET, path, "*/*", context).status().as_u16(), expected, "{path}");
     }
 
     #[test]
@@ -185,7 +189,7 @@ mod tests {
             check(&context, path, 200);
         }
         check(&context, "/etc/passwd", 404);
-        assert_eq!(respond(&Method::POST, "/metrics", &context).status().as_u16(), 405);
+        assert_eq!(respond(&Method::POST, "/metrics", "*/*", &context).status().as_u16(), 405);
     }
 
     #[test]

@@ -41,6 +41,20 @@ pub enum Operation {
     PutRecordBatch,
 }
 
+impl Operation {
+    /// Both calls.
+    pub const ALL: [Self; 2] = [Self::PutRecord, Self::PutRecordBatch];
+
+    /// The API's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PutRecord => "PutRecord",
+            Self::PutRecordBatch => "PutRecordBatch",
+        }
+    }
+}
+
 /// One attempt at sending records to a delivery stream.
 #[derive(Debug, Clone)]
 pub struct Put {

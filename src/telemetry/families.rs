@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use super::figures::{Figures, SenderFigures};
+use super::figures::{Figures, Outcome, SenderFigures};
 use super::histogram::Histogram;
 use super::process::Process;
 use super::stream::{Reading, STATUSES, Stream};
 use crate::buffer::{Columns, Count, DropReason, RejectReason};
+use crate::firehose::Operation;
 
 /// How the points of a family go on from one export to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,49 +117,58 @@ impl List {
             reasons(RejectReason::ALL.iter().map(|reason| reason.label()), rejected, value)
         };
         let (r, b) = ("{record}", "By");
-        self.counter("hydrant_records_received", "records taken from producers", r, received.records);
+        self.counter("hydrant_records_received", "Records taken from producers", r, received.records);
         self.counter(
             "hydrant_records_recovered",
-            "records read back from the spool at start",
+            "Records read back from the spool at start",
             r,
             recovered.records,
         );
-        self.counter("hydrant_records_delivered", "records that Firehose has", r, delivered.records);
+        self.counter("hydrant_records_delivered", "Records that Firehose has", r, delivered.records);
         self.counter(
             "hydrant_records_dead_lettered",
-            "records in the dead-letter store",
+            "Records in the dead-letter store",
             r,
             dead_lettered.records,
         );
-        let help = "records gone for good, by reason";
+        let help = "Records gone for good, by reason";
         self.add(Kind::Counter, "hydrant_records_dropped", help, r, drops(records));
-        let help = "records turned away, never received, by reason";
+        let help = "Records turned away, never received, by reason";
         self.add(Kind::Counter, "hydrant_records_rejected", help, r, rejections(records));
-        let help = "records received and not yet settled";
+        let help = "Records received and not yet settled";
         self.gauge("hydrant_records_held", help, r, Some(Value::Whole(held.records)));
-        self.counter("hydrant_bytes_received", "bytes of records taken from producers", b, received.bytes);
+        self.counter("hydrant_bytes_received", "Bytes of records taken from producers", b, received.bytes);
         self.counter(
             "hydrant_bytes_recovered",
-            "bytes of records read back from the spool at start",
+            "Bytes of records read back from the spool at start",
             b,
             recovered.bytes,
         );
-        self.counter("hydrant_bytes_delivered", "bytes of records that Firehose has", b, delivered.bytes);
+        self.counter("hydrant_bytes_delivered", "Bytes of records that Firehose has", b, delivered.bytes);
         self.counter(
             "hydrant_bytes_dead_lettered",
-            "bytes of records in the dead-letter store",
+            "Bytes of records in the dead-letter store",
             b,
             dead_lettered.bytes,
         );
-        let help = "bytes of records gone for good, by reason";
+        let help = "Bytes of records gone for good, by reason";
         self.add(Kind::Counter, "hydrant_bytes_dropped", help, b, drops(bytes));
-        let help = "bytes of records turned away, never received, by reason";
+        let help = "Bytes of records turned away, never received, by reason";
         self.add(Kind::Counter, "hydrant_bytes_rejected", help, b, rejections(bytes));
-        let help = "bytes of records received and not yet settled";
+        let help = "Bytes of records received and not yet settled";
         self.gauge("hydrant_bytes_held", help, b, Some(Value::Whole(held.bytes)));
     }
 
     fn daemon(&mut self, figures: &Figures, sender: &SenderFigures, now: Instant) {
+        let info = figures.stream_name().map(|name| Point {
+            labels: vec![
+                ("delivery_stream_name", name.to_owned().into()),
+                ("version", env!("CARGO_PKG_VERSION").into()),
+            ],
+            value: Value::Whole(1),
+        });
+        let help = "1, with what does not change while the daemon runs";
+        self.add(Kind::Gauge, "hydrant_info", help, "1", info.into_iter().collect());
         let age = sender.state.oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest));
         self.gauge(
             "hydrant_oldest_record_age_seconds",
@@ -223,9 +233,14 @@ impl List {
             "{record}",
             sender.ambiguous_records,
         );
-        let puts = sender.puts.iter().map(|((operation, outcome), count)| Point {
-            labels: vec![("operation", (*operation).into()), ("outcome", outcome.label().into())],
-            value: Value::Whole(*count),
+        // From zero on, as everything that has a closed set of labels: the first failure is an
+        // increase that an alarm can see.
+        let puts = Operation::ALL.map(Operation::name).into_iter().flat_map(|operation| {
+            let count = |outcome| sender.puts.get(&(operation, outcome)).copied().unwrap_or_default();
+            Outcome::ALL.map(|outcome| Point {
+                labels: vec![("operation", operation.into()), ("outcome", outcome.label().into())],
+                value: Value::Whole(count(outcome)),
+            })
         });
         let help = "Requests by call and outcome";
         self.add(Kind::Counter, "hydrant_put_requests", help, "{request}", puts.collect());

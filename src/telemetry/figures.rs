@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::exposition;
+use super::exposition::{self, Format};
 use super::histogram::Histogram;
 use super::history::{History, Rates, Sample};
 use super::process::Process;
@@ -77,6 +77,16 @@ impl From<Class> for Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Partial,
+        Self::Failed(FailedAs::Throttled),
+        Self::Failed(FailedAs::Transient),
+        Self::Failed(FailedAs::Permanent),
+        Self::Failed(FailedAs::Refused),
+    ];
+
     /// The metric label's value.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -124,6 +134,7 @@ pub struct Figures {
     connections: AtomicUsize,
     draining: AtomicBool,
     accept_pauses: AtomicU64,
+    stream_name: OnceLock<String>,
     buffer: OnceLock<Budget>,
     stream: Mutex<Stream>,
     history: Mutex<History>,
@@ -176,6 +187,7 @@ impl Figures {
             connections: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             accept_pauses: AtomicU64::new(0),
+            stream_name: OnceLock::new(),
             buffer: OnceLock::new(),
             stream: Mutex::default(),
             history: Mutex::default(),
@@ -238,6 +250,18 @@ impl Figures {
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
+    }
+
+    /// Says which delivery stream records go to.
+    pub fn set_stream_name(&self, name: &str) {
+        // Only the first one counts; there is no second.
+        self.stream_name.get_or_init(|| name.to_owned());
+    }
+
+    /// The delivery stream; `None` before the daemon runs.
+    #[must_use]
+    pub fn stream_name(&self) -> Option<&str> {
+        self.stream_name.get().map(String::as_str)
     }
 
     /// Says which budget records are held under.
@@ -310,10 +334,10 @@ impl Figures {
         self.history().rates(&sample)
     }
 
-    /// The OpenMetrics text of all figures.
+    /// The text of all figures.
     #[must_use]
-    pub fn exposition(&self, now: Instant) -> String {
-        exposition::exposition(self, now)
+    pub fn exposition(&self, now: Instant, format: Format) -> String {
+        exposition::exposition(self, now, format)
     }
 }
 
@@ -338,11 +362,7 @@ impl SenderFigures {
         records: usize,
         bytes: usize,
     ) {
-        let operation = match operation {
-            Operation::PutRecord => "PutRecord",
-            Operation::PutRecordBatch => "PutRecordBatch",
-        };
-        *self.puts.entry((operation, outcome)).or_default() += 1;
+        *self.puts.entry((operation.name(), outcome)).or_default() += 1;
         self.put_duration.observe(took.as_secs_f64(), 1);
         #[expect(clippy::cast_precision_loss, reason = "a request holds at most a few MiB")]
         let (records, bytes) = (records as f64, bytes as f64);
@@ -403,7 +423,7 @@ mod tests {
             50,
         );
         figures.sender().retry("Throttling\"\n", 5);
-        let text = figures.exposition(now);
+        let text = figures.exposition(now, Format::OpenMetrics);
         for line in [
             "hydrant_records_received_total 5",
             "hydrant_bytes_received_total 50",

@@ -1,6 +1,6 @@
 //! What the daemon says of itself: figures, log, clock.
 
-mod exposition;
+pub mod exposition;
 pub mod families;
 pub mod figures;
 pub mod histogram;

@@ -1,8 +1,9 @@
 //! A second opinion: the real daemon against AWS services that are not ours (moto and ministack),
-//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose.
+//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose; what
+//! `/metrics` answers and what `resources` holds before the programs that are to read them.
 //!
-//! The tests make their own Python environment. Where that cannot be done they say `skipped: …`
-//! and pass, unless `REQUIRE_PEERS` is set: then they fail.
+//! The tests make their own Python environment. Where that cannot be done, or a program is missing,
+//! they say `skipped: …` and pass, unless `REQUIRE_PEERS` is set: then they fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
@@ -15,7 +16,9 @@
 )]
 mod daemon;
 
+mod alarms;
 mod clients;
 mod cloudwatch;
 mod python;
+mod scrapes;
 mod services;

@@ -23,8 +23,13 @@ const REQUIRED: &str = "REQUIRE_PEERS";
 /// The virtual environment, or `None` once it was said that the calling test is skipped.
 pub(crate) fn python() -> Option<&'static Python> {
     static PYTHON: OnceLock<Result<Python, String>> = OnceLock::new();
-    match PYTHON.get_or_init(Python::ready) {
-        Ok(python) => Some(python),
+    or_skipped(PYTHON.get_or_init(Python::ready))
+}
+
+/// The peer, or `None` once it was said that the calling test is skipped.
+pub(crate) fn or_skipped<T>(peer: &Result<T, String>) -> Option<&T> {
+    match peer {
+        Ok(peer) => Some(peer),
         Err(reason) if std::env::var_os(REQUIRED).is_some() => panic!("{REQUIRED} is set, but {reason}"),
         Err(reason) => {
             // Not a macro: what those print, the test runner keeps from whoever watches.
@@ -62,6 +67,14 @@ impl Python {
         Ok(Self { bin })
     }
 
+    /// A shell in which this environment's programs are found by their names.
+    pub(crate) fn shell(&self, endpoint: &str) -> tokio::process::Command {
+        let mut command = self.command("/bin/bash", endpoint);
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{inherited}", self.bin.display()));
+        command
+    }
+
     /// A program of the environment, that uses the AWS service at `endpoint` and no other.
     pub(crate) fn command(&self, program: &str, endpoint: &str) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(self.bin.join(program));
@@ -90,7 +103,7 @@ impl Python {
 }
 
 /// What `command` wrote to standard output; an error in a sentence if it failed.
-fn output(command: &mut Command) -> Result<String, String> {
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program} could not be started: {error}"))?;
