@@ -21,10 +21,16 @@ mod daemon;
 #[allow(dead_code, reason = "what the tests with peers share is more than is used here")]
 mod python;
 
+mod aws;
 mod node;
 mod sample_data;
 
 /// A file or folder of the project.
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// What a text file of the project says.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
