@@ -16,16 +16,20 @@ use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES};
 use crate::listener;
+use crate::notify::Notifier;
 use crate::poller;
 use crate::sender::backoff::Backoff;
 use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
-use crate::socket::Socket;
+use crate::socket::{Passed, Socket};
 use crate::telemetry::figures::Figures;
 use crate::telemetry::{history, now};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How often the service manager is told what the daemon does.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// A daemon that has taken its addresses and opened its files, and has not begun to serve.
 #[derive(Debug)]
@@ -34,6 +38,7 @@ pub struct App {
     listeners: Vec<listener::Bound>,
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
+    notifier: Notifier,
     started: Instant,
 }
 
@@ -89,9 +94,13 @@ impl App {
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let started = now();
         let mut listeners = Vec::new();
+        let mut passed = Passed::of_process();
         for (name, listen) in &config.listen {
-            let bound = listener::bind(name, listen).with_context(|| format!("`listen.{name}.address`"))?;
-            listeners.push(bound);
+            let bound = listener::bind(name, listen, &mut passed);
+            listeners.extend(bound.with_context(|| format!("`listen.{name}.address`"))?);
+        }
+        for name in passed.left() {
+            tracing::warn!(name, "systemd passed a socket that no listener takes.");
         }
         let admin = match &config.admin {
             Some(address) => admin::bind(address).context("`admin.address`")?,
@@ -104,7 +113,13 @@ impl App {
             }
             None => None,
         };
-        Ok(Self { config, listeners, admin, store, started })
+        Ok(Self { config, listeners, admin, store, notifier: Notifier::silent(), started })
+    }
+
+    /// The same, telling `notifier` how it fares.
+    #[must_use]
+    pub fn with_notifier(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
     }
 
     /// Each listener's name and address, with the ports that the system chose.
@@ -126,7 +141,8 @@ impl App {
         orders: Orders,
     ) -> Ended {
         let addresses: Vec<(String, String)> = self.listeners().collect();
-        let Self { config, listeners, admin, store, started } = self;
+        let Self { config, listeners, admin, store, notifier, started } = self;
+        let notifier = Arc::new(notifier);
         let shares = Shares::of(config.buffer.memory);
         let sizes = Sizes::of(&config, body_bytes);
         say_limits(&config, &sizes);
@@ -185,12 +201,18 @@ impl App {
             let context = admin::Context { figures: Arc::clone(&figures), about: Arc::new(about) };
             tasks.spawn(admin::serve(socket, context, closed.clone()));
         }
+        if notifier.is_heard() {
+            tasks.spawn(tell(Arc::clone(&notifier), Arc::clone(&figures), closed.clone()));
+        }
+        notifier.ready();
         let ended = futures_util::stream::once(async move {
             served.wait().await;
             Order::Finish
         });
         let orders = futures_util::stream::select(orders, ended);
-        let left = drain::obey(orders, worker.run(), &stop, &control, &figures, config.shutdown_drain).await;
+        let left =
+            drain::obey(orders, worker.run(), &stop, &control, &figures, &notifier, config.shutdown_drain)
+                .await;
         // Connections that still tell their producers how far their records have come.
         closed.cancel();
         tasks.close();
@@ -209,6 +231,25 @@ async fn take_samples(figures: Arc<Figures>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = pace.tick() => figures.take_sample(now()),
+        }
+    }
+}
+
+/// Tells the service manager what the daemon does, and that it does: a flush task that is stuck is
+/// not alive, whatever else still runs.
+async fn tell(notifier: Arc<Notifier>, figures: Arc<Figures>, stop: CancellationToken) {
+    let mut pace = tokio::time::interval(notifier.watch_every().unwrap_or(STATUS_EVERY).min(STATUS_EVERY));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = pace.tick() => {}
+        }
+        let at = now();
+        if notifier.watch_every().is_some() && admin::status::live(&figures, at).reasons.is_empty() {
+            notifier.alive();
+        }
+        if !figures.is_draining() {
+            notifier.status(&figures.summary(at));
         }
     }
 }

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_tokio::Signals;
 use tokio_util::sync::CancellationToken;
 
+use crate::notify::Notifier;
 use crate::sender::worker::Control;
 use crate::telemetry::figures::Figures;
 
@@ -59,6 +60,7 @@ pub async fn obey<T>(
     stop: &CancellationToken,
     control: &Control,
     figures: &Figures,
+    notifier: &Notifier,
     limit: Duration,
 ) -> T {
     tokio::pin!(settled, orders);
@@ -66,6 +68,7 @@ pub async fn obey<T>(
     let drain = || {
         let held = figures.ledger().columns().held;
         tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
+        notifier.stopping(limit);
         figures.set_draining();
         stop.cancel();
         // What is held goes now, and while `figures` says so what comes goes as it comes.
@@ -87,9 +90,9 @@ pub async fn obey<T>(
             }
             Some(order) = orders.next() => match order {
                 Order::Flush => control.flush.notify_one(),
-                Order::Reload => tracing::warn!(
+                Order::Reload => notifier.reload(|| tracing::warn!(
                     "This version can't reload: restart the daemon to apply a changed configuration."
-                ),
+                )),
                 Order::Finish if stop.is_cancelled() => {}
                 Order::Finish => drain(),
                 Order::Stop if asked => {

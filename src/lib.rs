@@ -16,6 +16,7 @@ pub mod framing;
 pub mod limits;
 pub mod listener;
 pub mod local;
+pub mod notify;
 pub mod poller;
 pub mod record;
 pub mod sender;

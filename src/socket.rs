@@ -1,4 +1,4 @@
-//! Sockets to listen on: addresses taken, files made and removed.
+//! Sockets to listen on: addresses taken, files made and removed, sockets that systemd passes.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
@@ -48,6 +49,26 @@ pub enum BindError {
         /// The address.
         address: SocketAddr,
     },
+    /// systemd passed no socket of that name.
+    #[error(
+        "fd:{name} was not passed by systemd, which passed {}; start the service by its socket unit, and name \
+             that socket with FileDescriptorName={name}",
+        listed(passed)
+    )]
+    NotPassed {
+        /// The name.
+        name: String,
+        /// What was passed and is not taken.
+        passed: Vec<String>,
+    },
+    /// What systemd passed under the name is no socket that connections come from.
+    #[error("fd:{name} is no listening stream socket: {source}")]
+    Foreign {
+        /// The name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The address could not be taken.
     #[error("tcp:{address} could not be listened on: {source}")]
     Tcp {
@@ -58,11 +79,22 @@ pub enum BindError {
     },
 }
 
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nothing else".to_owned() } else { names.join(", ") }
+}
+
 /// A place where connections come from.
 #[derive(Debug)]
-pub enum Socket {
-    /// A Unix stream socket and its file.
-    Unix(UnixListener, SocketFile),
+pub struct Socket {
+    kind: Kind,
+    /// Whoever passed the socket listens on it too, and goes on when this process ends.
+    inherited: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A Unix stream socket, and its file if that is ours.
+    Unix(UnixListener, Option<SocketFile>),
     /// A TCP socket.
     Tcp(TcpListener),
 }
@@ -110,7 +142,7 @@ pub fn bind_unix(path: &Path, mode: u32) -> Result<Socket, BindError> {
         Ok((listener, SocketFile { path: path.to_owned(), inode }))
     };
     match bind() {
-        Ok((listener, file)) => Ok(Socket::Unix(listener, file)),
+        Ok((listener, file)) => Ok(Socket { kind: Kind::Unix(listener, Some(file)), inherited: false }),
         Err(source) => {
             drop(fs::remove_file(&made));
             Err(failed(source))
@@ -130,7 +162,8 @@ pub fn bind_tcp(address: SocketAddr) -> Result<Socket, BindError> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    bind().map(Socket::Tcp).map_err(|source| {
+    let ours = |listener| Socket { kind: Kind::Tcp(listener), inherited: false };
+    bind().map(ours).map_err(|source| {
         if source.kind() == ErrorKind::AddrInUse {
             BindError::PortInUse { address }
         } else {
@@ -164,16 +197,105 @@ impl Drop for SocketFile {
     }
 }
 
+/// Sockets that systemd listens on and passed to this process, by name, until they are taken.
+///
+/// Protocol: <https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>
+pub struct Passed {
+    descriptors: ListenFd,
+    /// The name of each; emptied when it is taken.
+    names: Vec<Option<String>>,
+}
+
+impl std::fmt::Debug for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passed").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Passed {
+    /// What the variables `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` of this process say.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let descriptors = ListenFd::from_env();
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names = names.split(':').map(|name| Some(name.to_owned()));
+        // Without names systemd calls a socket "unknown".
+        let names = names.chain(std::iter::repeat_with(|| Some("unknown".to_owned())));
+        Self { names: names.take(descriptors.len()).collect(), descriptors }
+    }
+
+    /// Takes every socket called `name`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::NotPassed`] and [`BindError::Foreign`].
+    pub fn take(&mut self, name: &str) -> Result<Vec<Socket>, BindError> {
+        let called = |(index, other): (usize, &mut Option<String>)| {
+            other.take_if(|other| other == name).map(|_| index)
+        };
+        let indices: Vec<_> = self.names.iter_mut().enumerate().filter_map(called).collect();
+        if indices.is_empty() {
+            return Err(BindError::NotPassed { name: name.to_owned(), passed: self.left() });
+        }
+        indices.into_iter().map(|index| self.socket(index, name)).collect()
+    }
+
+    fn socket(&mut self, index: usize, name: &str) -> Result<Socket, BindError> {
+        let foreign = |source| BindError::Foreign { name: name.to_owned(), source };
+        let kind = match self.descriptors.take_unix_listener(index) {
+            Ok(Some(listener)) => {
+                listener.set_nonblocking(true).map_err(foreign)?;
+                Kind::Unix(UnixListener::from_std(listener).map_err(foreign)?, None)
+            }
+            // Not a Unix stream socket.
+            Ok(None) | Err(_) => {
+                let listener = self.descriptors.take_tcp_listener(index).map_err(foreign)?;
+                let listener = listener.ok_or_else(|| foreign(ErrorKind::NotFound.into()))?;
+                listener.set_nonblocking(true).map_err(foreign)?;
+                Kind::Tcp(TcpListener::from_std(listener).map_err(foreign)?)
+            }
+        };
+        let listens = match &kind {
+            Kind::Unix(listener, _) => SockRef::from(listener).is_listener(),
+            Kind::Tcp(listener) => SockRef::from(listener).is_listener(),
+        };
+        match listens {
+            Ok(true) => Ok(Socket { kind, inherited: true }),
+            // `Accept=yes` passes connections.
+            Ok(false) => Err(foreign(io::Error::other("it does not listen; set Accept=no"))),
+            Err(error) => Err(foreign(error)),
+        }
+    }
+
+    /// The names of those that nobody took.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        self.names.iter().flatten().cloned().collect()
+    }
+}
+
 impl Socket {
     /// The address, with the port that the system chose for port 0.
     #[must_use]
     pub fn address(&self) -> String {
-        match self {
-            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
-            Self::Tcp(listener) => {
+        match &self.kind {
+            Kind::Unix(_, Some(file)) => format!("unix:{}", file.path.display()),
+            Kind::Unix(listener, None) => {
+                let path = listener.local_addr().ok();
+                let path = path.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "unix:?".to_owned(), |path| format!("unix:{}", path.display()))
+            }
+            Kind::Tcp(listener) => {
                 listener.local_addr().map_or_else(|_| "tcp:?".to_owned(), |address| format!("tcp:{address}"))
             }
         }
+    }
+
+    /// Whether another process listens on it too, and goes on when this one ends: then what waits
+    /// to be accepted is for whoever comes next.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     /// The next connection.
@@ -186,9 +308,9 @@ impl Socket {
     ///
     /// No connection is lost when the future is dropped.
     pub async fn accept(&self) -> io::Result<Connection> {
-        match self {
-            Self::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => {
+        match &self.kind {
+            Kind::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Kind::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
                 Ok(Connection::Tcp(stream))
@@ -197,11 +319,11 @@ impl Socket {
     }
 
     /// Takes no new connection into the queue of those that wait to be accepted, where that is
-    /// possible without losing those that do: on a Unix socket.
+    /// possible without losing those that do: on a Unix socket that is ours.
     pub fn refuse_more(&self) {
-        match self {
-            Self::Unix(listener, _) => drop(SockRef::from(listener).shutdown(Shutdown::Read)),
-            Self::Tcp(_) => {}
+        match &self.kind {
+            Kind::Unix(listener, Some(_)) => drop(SockRef::from(listener).shutdown(Shutdown::Read)),
+            Kind::Unix(_, None) | Kind::Tcp(_) => {}
         }
     }
 
@@ -211,15 +333,15 @@ impl Socket {
     ///
     /// [`ErrorKind::WouldBlock`] when none does, else what the system said of one connection.
     pub fn accept_waiting(&self) -> io::Result<Connection> {
-        let (accepted, _) = match self {
-            Self::Unix(listener, _) => SockRef::from(listener).accept(),
-            Self::Tcp(listener) => SockRef::from(listener).accept(),
+        let (accepted, _) = match &self.kind {
+            Kind::Unix(listener, _) => SockRef::from(listener).accept(),
+            Kind::Tcp(listener) => SockRef::from(listener).accept(),
         }?;
         accepted.set_nonblocking(true)?;
         let accepted = OwnedFd::from(accepted);
-        Ok(match self {
-            Self::Unix(..) => Connection::Unix(UnixStream::from_std(accepted.into())?),
-            Self::Tcp(_) => Connection::Tcp(TcpStream::from_std(accepted.into())?),
+        Ok(match &self.kind {
+            Kind::Unix(..) => Connection::Unix(UnixStream::from_std(accepted.into())?),
+            Kind::Tcp(_) => Connection::Tcp(TcpStream::from_std(accepted.into())?),
         })
     }
 }
@@ -276,10 +398,9 @@ mod tests {
         assert!(matches!(bound(&path), Err(BindError::NotASocket { .. })));
         let error = bound(&directory.path().join("missing/app.sock")).unwrap_err().to_string();
         assert!(error.contains("missing"), "{error}");
-        let Socket::Tcp(taken) = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap() else {
-            panic!("not a TCP socket")
-        };
-        let error = bind_tcp(taken.local_addr().unwrap()).unwrap_err();
+        let taken = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.address().trim_start_matches("tcp:").parse().unwrap();
+        let error = bind_tcp(address).unwrap_err();
         assert!(matches!(error, BindError::PortInUse { .. }), "{error}");
     }
 }

@@ -387,7 +387,7 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     check("listen.app.cert=x", "`listen.app.cert` is not in this version");
     check("listen.app.allow_uids=0", "`listen.app.allow_uids` is not in this version");
     check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
-    check("listen.app.address=fd:app", "`listen.app.address` = \"fd:app\" is not in this version");
+    check("listen.app.address=tls:1", "`listen.app.address` = \"tls:1\" is not in this version");
     check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
     check("listen.app.acks=durable", "`listen.app.acks` = \"durable\" is not in this version");
 }

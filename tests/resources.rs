@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use hydrant::poller::publication::NAMES;
 use hydrant::telemetry::families::{Kind, families};
 use hydrant::telemetry::now;
 use serde_json::Value;
@@ -20,28 +21,6 @@ const ALERTS: &str = "resources/prometheus-alerts.yaml";
 const ALERT_TESTS: &str = "resources/prometheus-alerts.test.yaml";
 const ALARMS: &str = "resources/cloudwatch-alarms.json";
 const DASHBOARD: &str = "resources/cloudwatch-dashboard.json";
-
-/// What the daemon publishes in CloudWatch, a statistic set each.
-const PUBLISHED: [&str; 18] = [
-    "RecordsReceived",
-    "BytesReceived",
-    "RecordsDelivered",
-    "BytesDelivered",
-    "RecordsDeadLettered",
-    "RecordsDropped",
-    "RecordsRejected",
-    "RecordsRetried",
-    "RequestsThrottled",
-    "RequestsFailed",
-    "BilledBytes",
-    "RecordsHeld",
-    "BytesHeld",
-    "OldestRecordAge",
-    "InFlightRequests",
-    "Connections",
-    "PutDuration",
-    "DeliveryLatency",
-];
 
 /// What Firehose publishes of a stream, as far as it is used here.
 ///
@@ -102,10 +81,11 @@ fn every_cloudwatch_metric_that_is_named_is_published() {
         metrics.extend(rows.map(|row| [0, 1, 2, 3].map(|at| row[at].as_str().unwrap().to_owned())));
     }
     assert!(metrics.len() > 40, "only {} metrics were found", metrics.len());
+    let ours = NAMES.map(|(name, _)| name);
     let fault = |[namespace, name, dimension, stream]: &[String; 4]| {
         let published: &[&str] = match namespace.as_str() {
             "AWS/Firehose" => &FIREHOSE,
-            "${NAMESPACE}" => &PUBLISHED,
+            "${NAMESPACE}" => &ours,
             other => {
                 return Some(format!("{name}: the namespace {other} is neither Firehose's nor the daemon's"));
             }
@@ -115,6 +95,21 @@ fn every_cloudwatch_metric_that_is_named_is_published() {
         (!right).then(|| format!("{namespace} has no {name} with {dimension} = {stream}"))
     };
     report(metrics.iter().filter_map(fault).collect());
+}
+
+#[test]
+fn what_is_published_is_listed_with_its_unit() {
+    let text = std::fs::read_to_string(root(MONITORING)).unwrap();
+    let section =
+        text.split("\n## ").find(|section| section.starts_with("Publishing to CloudWatch")).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let listed: BTreeSet<&str> =
+        rows.iter().flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+    assert_eq!(listed, NAMES.iter().map(|(name, _)| *name).collect());
+    for (name, unit) in NAMES {
+        let row = rows.iter().find(|row| row.contains(&format!("`{name}`"))).unwrap();
+        assert!(row.split('|').nth(2).unwrap().contains(unit), "{name} is in {unit}");
+    }
 }
 
 #[test]

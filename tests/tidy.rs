@@ -34,10 +34,16 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 34] = [
+const PURE: [&str; 40] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
+    "src/cli/top/model.rs",
+    "src/cli/top/rows.rs",
+    "src/cli/top/session.rs",
+    "src/cli/top/theme.rs",
+    "src/cli/top/view.rs",
+    "src/cli/top/words.rs",
     "src/config/later.rs",
     "src/config/layer.rs",
     "src/config/problem.rs",

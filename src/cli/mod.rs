@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod health;
 pub mod local;
 pub mod options;
 pub mod put;
@@ -15,6 +17,7 @@ pub mod run;
 pub mod schema;
 pub mod send;
 pub mod status;
+pub mod top;
 
 /// Gets an application's records into Amazon Data Firehose: nothing lost, nothing wasted.
 #[derive(Debug, Parser)]
@@ -31,10 +34,12 @@ enum Command {
     Local(Box<local::Args>),
     Check(check::Args),
     Doctor(doctor::Args),
+    Health(health::Args),
     Put(put::Args),
     Send(send::Args),
     Status(status::Args),
     Schema(schema::Args),
+    Top(top::Args),
 }
 
 /// Done.
@@ -54,10 +59,12 @@ impl Cli {
             Command::Local(args) => local::execute(*args),
             Command::Check(args) => check::execute(args),
             Command::Doctor(args) => doctor::execute(args),
+            Command::Health(args) => health::execute(args),
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),
             Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
+            Command::Top(args) => top::execute(args),
         })
     }
 }

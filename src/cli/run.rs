@@ -7,6 +7,7 @@ use crate::app::{App, BodyBytes};
 use crate::config::Config;
 use crate::drain;
 use crate::firehose::{Sdk, body};
+use crate::notify::Notifier;
 use crate::telemetry;
 
 /// Runs the daemon: takes records from local producers and delivers them
@@ -49,7 +50,7 @@ async fn serve(config: Config) -> u8 {
         }
     };
     let app = match App::bind(config.clone()) {
-        Ok(app) => app,
+        Ok(app) => app.with_notifier(Notifier::of_process()),
         Err(error) => {
             say(&format!("error: {error:#}"));
             return super::USAGE;

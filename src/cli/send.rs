@@ -54,7 +54,7 @@ async fn send(Args { to, files }: &Args) -> anyhow::Result<u64> {
             let (reader, writer) = TcpStream::connect(address).await.with_context(connecting)?.into_split();
             exchange(to, files, reader, writer).await
         }
-        Address::Stdin => bail!("{to} can't be connected to"),
+        Address::Stdin | Address::Activated(_) => bail!("{to} can't be connected to"),
     }
 }
 

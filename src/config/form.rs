@@ -588,13 +588,16 @@ impl Form for ListenAddress {
     type Value = Address;
 
     fn expected() -> String {
-        format!("{SOCKET_ADDRESS}, or `stdin:`")
+        format!("{SOCKET_ADDRESS}, `fd:NAME` (sockets that systemd passes under this name), or `stdin:`")
     }
 
     fn read(given: &Given<'_>) -> Option<Address> {
         match given.text()? {
             "stdin:" => Some(Address::Stdin),
-            text => socket_address(text),
+            text => match text.strip_prefix("fd:") {
+                Some(name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
+                None => socket_address(text),
+            },
         }
     }
 
@@ -603,8 +606,17 @@ impl Form for ListenAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|stdin:$)" })
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
     }
+}
+
+/// Whether systemd could pass a socket under `name`.
+///
+/// Source: <https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>: at most 255
+/// characters of printable ASCII, no colon.
+fn is_descriptor_name(name: &str) -> bool {
+    let allowed = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    (1..=255).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 /// Where the admin server listens, or `off`.
@@ -827,6 +839,10 @@ mod tests {
         check("tcp:", None);
         check("9000", None);
         check("", None);
+        check("fd:app", Some("fd:app"));
+        check("fd:hydrant.socket", Some("fd:hydrant.socket"));
+        check("fd:", None);
+        check("fd:a:b", None);
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub(super) const LATER: &[Row] = &[
     row(
         "listen.*.address",
         Rule::Values(
-            &["unix-dgram:", "tls:", "fd:"],
-            "an address is `unix:PATH`, `tcp:HOST:PORT` or `stdin:`",
+            &["unix-dgram:", "tls:"],
+            "an address is `unix:PATH`, `tcp:HOST:PORT`, `fd:NAME` or `stdin:`",
         ),
     ),
     row(

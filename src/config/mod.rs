@@ -133,6 +133,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `stdin:`, the daemon's standard input.
     Stdin,
+    /// `fd:NAME`, sockets that systemd listens on and passes under this name.
+    Activated(String),
 }
 
 impl fmt::Display for Address {
@@ -141,6 +143,7 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Stdin => f.write_str("stdin:"),
+            Self::Activated(name) => write!(f, "fd:{name}"),
         }
     }
 }

@@ -229,7 +229,7 @@ impl Sdk {
     }
 
     /// How far this host's clock was ahead of the service's, in seconds, when the last
-    /// [`Self::describe`] or [`Self::probe`] was answered.
+    /// [`Watch::describe`](super::Watch::describe) or [`Self::probe`] was answered.
     #[must_use]
     pub fn clock_skew_seconds(&self) -> Option<i64> {
         *self.loaded.get()?.seen.skew.lock().unwrap_or_else(PoisonError::into_inner)

@@ -22,7 +22,7 @@ use source::StdinSource;
 use crate::buffer::{Count, Intake, RejectReason};
 use crate::config::{Address, ListenConfig, OnFull};
 use crate::framing::{Delimiter, Lines};
-use crate::socket::{BindError, Connection, Socket, bind_tcp, bind_unix};
+use crate::socket::{BindError, Connection, Passed, Socket, bind_tcp, bind_unix};
 use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
 use crate::telemetry::quiet::Quiet;
@@ -36,6 +36,8 @@ pub struct Bound {
     name: Arc<str>,
     config: ListenConfig,
     inlet: Inlet,
+    /// One for each connection that there may be, over all sockets of the listener.
+    permits: Arc<Semaphore>,
 }
 
 /// Where a listener's connections come from.
@@ -65,18 +67,23 @@ pub struct Context {
     pub tasks: TaskTracker,
 }
 
-/// Takes the address of the listener called `name`. Must be called within a tokio runtime.
+/// Takes the address of the listener called `name`: one socket, or all that systemd passed under
+/// one name. Must be called within a tokio runtime.
 ///
 /// # Errors
 ///
 /// [`BindError`] when the address is in use, not permitted or not there.
-pub fn bind(name: &str, config: &ListenConfig) -> Result<Bound, BindError> {
-    let inlet = match &config.address {
-        Address::Unix(path) => Inlet::Socket(bind_unix(path, config.mode)?),
-        Address::Tcp(address) => Inlet::Socket(bind_tcp(*address)?),
-        Address::Stdin => Inlet::Stdin,
+pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+    let inlets = match &config.address {
+        Address::Unix(path) => vec![Inlet::Socket(bind_unix(path, config.mode)?)],
+        Address::Tcp(address) => vec![Inlet::Socket(bind_tcp(*address)?)],
+        Address::Stdin => vec![Inlet::Stdin],
+        Address::Activated(name) => passed.take(name)?.into_iter().map(Inlet::Socket).collect(),
     };
-    Ok(Bound { name: name.into(), config: config.clone(), inlet })
+    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let bound =
+        |inlet| Bound { name: name.into(), config: config.clone(), inlet, permits: Arc::clone(&permits) };
+    Ok(inlets.into_iter().map(bound).collect())
 }
 
 /// What the connections of one listener share.
@@ -146,7 +153,7 @@ impl Bound {
             Inlet::Socket(socket) => socket,
             Inlet::Stdin => return read_stdin(&shared, intake).await,
         };
-        let permits = Arc::new(Semaphore::new(shared.config.max_connections));
+        let permits = self.permits;
         let stop = shared.context.stop.clone();
         let mut pause = ACCEPT_PAUSE.0;
         let mut full = Quiet::new(1, Duration::from_secs(10));
@@ -192,6 +199,10 @@ impl Bound {
                     tracing::debug!(listener = &*shared.name, %error, "A connection was not accepted.")
                 }
             }
+        }
+        // What waits at a socket of systemd's waits for whoever is started next.
+        if socket.is_inherited() {
+            return;
         }
         // Producers that connected before the stop are heard, each in its turn.
         socket.refuse_more();

@@ -268,8 +268,8 @@ pub fn window(now: SystemTime) -> (SystemTime, SystemTime) {
     (minute - WINDOW, minute + PERIOD)
 }
 
-/// The latest of `datapoints`, the latest of which come first, whose period was over [`LAG`] before
-/// `now`; without one, the earliest of the later ones, which is closest to whole. None is unknown,
+/// The latest of `datapoints`, the latest of which come first, whose period was over a minute
+/// before `now`; without one, the earliest of the later ones, which is closest to whole. None is unknown,
 /// and not zero.
 #[must_use]
 pub fn latest(datapoints: &[Datapoint], now: SystemTime) -> Option<Datapoint> {

@@ -334,6 +334,24 @@ impl Figures {
         self.history().rates(&sample)
     }
 
+    /// What the daemon does, in one line.
+    #[must_use]
+    pub fn summary(&self, now: Instant) -> String {
+        let rates = self.rates(now);
+        let held = self.ledger.columns().held.records;
+        let flow = format!(
+            "{:.0} records/s in, {:.0} records/s out, {held} held",
+            rates.received_records, rates.delivered_records
+        );
+        match &self.sender().state.trouble {
+            Some(trouble) => {
+                let seconds = now.saturating_duration_since(trouble.since).as_secs();
+                format!("{flow}; {} for {seconds} s", trouble.code)
+            }
+            None => flow,
+        }
+    }
+
     /// The text of all figures.
     #[must_use]
     pub fn exposition(&self, now: Instant, format: Format) -> String {

@@ -130,3 +130,24 @@ async fn the_doctor_finds_nothing_wrong_with_a_stream_that_works() {
     assert_eq!(code, 1, "{stdout}");
     assert!(stdout.lines().any(|line| line.starts_with("problem") && line.contains("other")), "{stdout}");
 }
+
+#[tokio::test]
+async fn health_is_the_exit_code_of_a_probe() {
+    let sink = Sink::start(Options::default()).await;
+    let daemon = Daemon::start(&sink.local.url(), &["linger=1h"]).await;
+    let admin = daemon.admin.clone();
+    for probe in [vec!["health", "--admin", &admin], vec!["health", "--ready", "--admin", &admin]] {
+        let (code, stdout, stderr) = run(&probe, b"").await;
+        assert_eq!((code, &*stdout), (0, "{\"ok\":true,\"reasons\":[]}\n"), "{stderr}");
+    }
+    // Where the configuration says is where it is asked without --admin.
+    let setting = format!("admin.address={admin}");
+    let (code, _, stderr) =
+        run(&["health", "--set", &setting, "--set", "delivery_stream_name=app"], b"").await;
+    assert_eq!(code, 0, "{stderr}");
+    sink.local.set_down(true).await.unwrap();
+    assert!(daemon.stop().await.status.success());
+    let (code, stdout, stderr) = run(&["health", "--admin", &admin], b"").await;
+    assert_eq!((code, &*stdout), (1, ""), "{stderr}");
+    assert!(stderr.starts_with("error: no daemon answers at "), "{stderr}");
+}

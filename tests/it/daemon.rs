@@ -78,7 +78,8 @@ pub struct Daemon {
     log: watch::Receiver<Vec<Value>>,
     /// Lines of the log that [`Daemon::until_said`] is past.
     heard: usize,
-    admin: String,
+    /// The admin listener's address, as it is configured.
+    pub admin: String,
 }
 
 /// A daemon as it ended.
@@ -109,7 +110,8 @@ pub fn hydrant_with_files(files: usize) -> Command {
 /// The key that every daemon signs with.
 pub const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-fn alone(mut command: Command) -> Command {
+/// `command` with an environment of its own.
+pub fn alone(mut command: Command) -> Command {
     command.env_clear();
     command.envs([
         ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),
@@ -163,7 +165,7 @@ impl Daemon {
         let stdin = child.stdin.take();
         let mut daemon = Self { child, directory, stdin, log, heard: 0, admin: String::new() };
         let line = daemon.until_said("Admin listening.").await;
-        daemon.admin = line["address"].as_str().unwrap().trim_start_matches("tcp:").to_owned();
+        daemon.admin = line["address"].as_str().unwrap().to_owned();
         daemon
     }
 
@@ -224,7 +226,7 @@ impl Daemon {
 
     /// As [`Daemon::get`], with `headers`, each of which ends with CRLF.
     pub async fn get_with(&self, path: &str, headers: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.admin).await.unwrap();
+        let mut stream = TcpStream::connect(self.admin.trim_start_matches("tcp:")).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = String::new();

@@ -14,3 +14,6 @@ mod ingest;
 mod monitor;
 mod startup;
 mod stopping;
+mod systemd;
+#[cfg(feature = "top")]
+mod top;
