@@ -22,7 +22,10 @@ mod daemon;
 mod python;
 
 mod aws;
+mod image;
+mod manual;
 mod node;
+mod package;
 mod sample_data;
 
 /// A file or folder of the project.
