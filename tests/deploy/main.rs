@@ -1,5 +1,5 @@
 //! What users copy from `deploy`, before programs that are not ours: kubectl and helm, the schemas of
-//! the Kubernetes API, cfn-lint, busybox and Python. And what it promises:
+//! the Kubernetes API, botocore's model and moto, cfn-lint, busybox and Python. And what it promises:
 //! that the pieces of a file go with each other, and with the daemon.
 //!
 //! The tests install those programs. Where that cannot be done they say `skipped: …` and pass,
@@ -16,6 +16,11 @@
 )]
 mod daemon;
 
+#[path = "../peers/python.rs"]
+#[allow(dead_code, reason = "what the peers' tests share is more than is used here")]
+mod python;
+
+mod ecs;
 mod helm;
 mod kubernetes;
 mod pods;
