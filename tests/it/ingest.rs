@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use hydrant::local::{Operation, Options};
+use hydrant::local::{Faults, Operation, Options, Outcome};
 use tokio::io::AsyncWriteExt;
 
 use crate::daemon::{Daemon, Sink, balance, line, lines};
@@ -74,6 +74,32 @@ async fn batches_keep_their_bounds_and_a_single_record_goes_by_put_record() {
     check(41, 104_857, &[40, 1]).await;
     check(41, 104_858, &[39, 2]).await;
     assert!(daemon.stop().await.status.success());
+}
+
+#[tokio::test]
+async fn every_batch_is_in_one_line_of_the_log_however_many_there_are() {
+    let faults = Faults { fail_records: 0.1, ..Faults::default() };
+    let sink = Sink::start(Options { faults, ..Options::default() }).await;
+    let settings = ["max_batch_size=10", "linger=1h", "retry.base_delay=1ms", "retry.max_delay=1ms"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    daemon.write(&lines(2000, 100)).await;
+    daemon.until("received", |status| status["ledger"]["received"]["records"] == 2000).await;
+    let ended = daemon.stop().await;
+    let sum = |key: &str| -> u64 {
+        ended.said("Batch ingested successfully").iter().map(|line| line[key].as_u64().unwrap()).sum()
+    };
+    let (mut number, mut records, mut failed) = (0, 0, 0);
+    for request in sink.local.requests() {
+        let Outcome::Answered { failed: entries } = request.outcome else { continue };
+        // A batch of which every record was throttled has failed as a whole, and is no success.
+        if request.operation == Some(Operation::PutRecordBatch) && entries < request.records {
+            number += 1;
+            records += request.records as u64;
+            failed += entries as u64;
+        }
+    }
+    assert_eq!((sum("batches"), sum("records"), sum("failed_put_count")), (number, records, failed));
+    assert!(ended.said("Batch ingested successfully").iter().any(|line| line["batches"] != 1));
 }
 
 #[tokio::test]
