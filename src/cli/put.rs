@@ -99,6 +99,7 @@ fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> 
     Ok(record)
 }
 
+// snippet-start:[firehose.rust.hydrant.put_with_retries]
 /// Puts `record`, with retries of what may pass that `say` is told of, and returns its id.
 async fn put(
     firehose: &impl Firehose,
@@ -136,6 +137,7 @@ async fn put(
         }
     }
 }
+// snippet-end:[firehose.rust.hydrant.put_with_retries]
 
 /// The attempt at sending `record` alone.
 fn one(config: &Config, record: Vec<u8>) -> Put {

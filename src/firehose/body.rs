@@ -51,6 +51,7 @@ pub fn encoded_len(stream: &str, spans: &[Span]) -> usize {
     exact_len(&quoted(stream), spans)
 }
 
+// snippet-start:[firehose.rust.hydrant.encode_batch]
 /// The body of the request that puts the records of `spans`, in order, on `stream`. Without spans
 /// it is a request of no records, which the service refuses.
 #[must_use]
@@ -73,6 +74,7 @@ pub fn encode(stream: &str, spans: &[Span]) -> Bytes {
     assert_eq!(body.len(), len, "the length of a body is known before it is written");
     Bytes::from(body)
 }
+// snippet-end:[firehose.rust.hydrant.encode_batch]
 
 /// An upper bound on the memory that [`encode`] takes for `records` records of `bytes` bytes in
 /// all, on a stream whose name is `stream_name_len` bytes long. What a request holds until it is

@@ -173,6 +173,7 @@ where
     }
 }
 
+// snippet-start:[firehose.rust.hydrant.classify]
 pub(super) fn service_error(
     code: Option<&str>,
     said: Option<&str>,
@@ -199,6 +200,7 @@ pub(super) fn service_error(
     };
     PutError { class, message: sentence(&code, said, status, class, target), code, ambiguous }
 }
+// snippet-end:[firehose.rust.hydrant.classify]
 
 /// A label for an answer that carries no error code.
 fn status_code(status: u16) -> Cow<'static, str> {

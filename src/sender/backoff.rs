@@ -13,6 +13,7 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
+// snippet-start:[firehose.rust.hydrant.backoff]
 impl Backoff {
     /// The wait after `failures` failures in a row (at least 1).
     #[must_use]
@@ -23,6 +24,7 @@ impl Backoff {
         delay + delay.mul_f64(self.jitter * random.f64())
     }
 }
+// snippet-end:[firehose.rust.hydrant.backoff]
 
 #[cfg(test)]
 mod tests {

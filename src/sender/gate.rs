@@ -57,6 +57,7 @@ impl Gate {
         Self { backoff, trouble: None }
     }
 
+    // snippet-start:[firehose.rust.hydrant.gate]
     /// A request that was sent at `sent` failed as a whole.
     pub fn handle_failure(
         &mut self,
@@ -91,6 +92,7 @@ impl Gate {
         trouble.until = now + delay;
         Step::Closed(delay)
     }
+    // snippet-end:[firehose.rust.hydrant.gate]
 
     /// The service carried a request out. Returns the trouble that this ends.
     pub fn handle_success(&mut self) -> Option<Trouble> {

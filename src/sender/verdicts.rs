@@ -39,6 +39,7 @@ pub struct Spent {
     pub code: Cow<'static, str>,
 }
 
+// snippet-start:[firehose.rust.hydrant.verdicts]
 /// Reads an answer against the batch that it answers.
 ///
 /// An entry that was throttled does not spend its record's retries; any other failure of an entry
@@ -75,6 +76,7 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
     }
     verdicts
 }
+// snippet-end:[firehose.rust.hydrant.verdicts]
 
 impl Verdicts {
     fn fail(&mut self, mut portion: Portion, entry: &FailedEntry, max_retries: u32) {
