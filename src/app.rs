@@ -23,7 +23,7 @@ use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::{Passed, Socket};
 use crate::telemetry::figures::Figures;
-use crate::telemetry::{history, now};
+use crate::telemetry::{history, now, otlp};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -39,6 +39,7 @@ pub struct App {
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
     notifier: Notifier,
+    otlp: Option<otlp::Plan>,
     started: Instant,
 }
 
@@ -113,13 +114,20 @@ impl App {
             }
             None => None,
         };
-        Ok(Self { config, listeners, admin, store, notifier: Notifier::silent(), started })
+        let notifier = Notifier::silent();
+        Ok(Self { config, listeners, admin, store, notifier, otlp: None, started })
     }
 
     /// The same, telling `notifier` how it fares.
     #[must_use]
     pub fn with_notifier(self, notifier: Notifier) -> Self {
         Self { notifier, ..self }
+    }
+
+    /// The same, with an export of its figures and traces.
+    #[must_use]
+    pub fn exporting(self, otlp: Option<otlp::Plan>) -> Self {
+        Self { otlp, ..self }
     }
 
     /// Each listener's name and address, with the ports that the system chose.
@@ -141,7 +149,7 @@ impl App {
         orders: Orders,
     ) -> Ended {
         let addresses: Vec<(String, String)> = self.listeners().collect();
-        let Self { config, listeners, admin, store, notifier, started } = self;
+        let Self { config, listeners, admin, store, notifier, otlp, started } = self;
         let notifier = Arc::new(notifier);
         let shares = Shares::of(config.buffer.memory);
         let sizes = Sizes::of(&config, body_bytes);
@@ -151,6 +159,7 @@ impl App {
         figures.set_stream_name(&config.delivery_stream_name);
         let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
         figures.set_buffer(outlet.budget.clone());
+        let export = otlp.and_then(|plan| plan.start(&figures, &config.delivery_stream_name));
         let control = Control::default();
         let watch = Arc::clone(&firehose);
         let worker = Worker::new(
@@ -160,7 +169,8 @@ impl App {
             control.clone(),
             store,
             Arc::clone(&figures),
-        );
+        )
+        .traced(export.as_ref().and_then(otlp::Export::traces));
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let served = TaskTracker::new();
@@ -220,7 +230,11 @@ impl App {
             control.abort.cancel();
             tasks.wait().await;
         }
-        settle_strays(&ledger, left)
+        let ended = settle_strays(&ledger, left);
+        if let Some(export) = export {
+            export.finish().await;
+        }
+        ended
     }
 }
 
@@ -322,6 +336,7 @@ mod tests {
     use crate::config::{Sources, load};
     use crate::firehose::body;
 
+    // R-B7
     #[test]
     fn the_default_memory_carries_the_services_limits_and_a_small_one_what_fits() {
         let sizes = |set: &[&str]| {

@@ -1,4 +1,4 @@
-//! Health, readiness, metrics and status over HTTP, for machines and the curious.
+//! Health, readiness, metrics and status over HTTP, for machines, and a page of them for people.
 //!
 //! Sees copies of figures, never records. Loopback unless configured otherwise; everything about
 //! it is bounded: connections, time to send a request, and no request has a body that is read.
@@ -23,6 +23,7 @@ use crate::telemetry::exposition::Format;
 use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
 
+mod page;
 pub mod status;
 pub mod stuck;
 
@@ -114,14 +115,12 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, c
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// What is said of any other path.
+const NOT_FOUND: &str = "not found; there are / /livez /readyz /metrics /status /history\n";
 
 fn respond(method: &Method, path: &str, accept: &str, context: &Context) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
-        return response(
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "only GET and HEAD are answered here\n".into(),
-        );
+        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered here\n");
     }
     let now = now();
     match path {
@@ -133,15 +132,12 @@ fn respond(method: &Method, path: &str, accept: &str, context: &Context) -> Resp
         }
         "/status" => response(StatusCode::OK, JSON, status::status(context, now).to_string() + "\n"),
         "/history" => response(StatusCode::OK, JSON, status::history(context, now).to_string() + "\n"),
-        "/" => response(
-            StatusCode::OK,
-            TEXT,
-            format!(
-                "hydrant {}\n\n/livez\n/readyz\n/metrics\n/status\n/history\n",
-                env!("CARGO_PKG_VERSION")
-            ),
-        ),
-        _ => response(StatusCode::NOT_FOUND, TEXT, "not found; see /\n".into()),
+        "/" => {
+            let mut response = response(StatusCode::OK, page::HTML, page::page());
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::policy());
+            response
+        }
+        _ => response(StatusCode::NOT_FOUND, TEXT, NOT_FOUND),
     }
 }
 
@@ -151,12 +147,13 @@ fn verdict(health: &status::Health) -> Response<Full<Bytes>> {
     response(code, JSON, format!("{body}\n"))
 }
 
-fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -182,16 +179,21 @@ mod tests {
         assert_eq!(respond(&Method::GET, path, "*/*", context).status().as_u16(), expected, "{path}");
     }
 
+    // R-M11
     #[test]
     fn every_path_is_answered_and_others_are_not_found() {
         let context = context();
         for path in ["/", "/livez", "/readyz", "/metrics", "/status", "/history"] {
             check(&context, path, 200);
         }
+        let policy =
+            respond(&Method::GET, "/", "", &context).headers()[header::CONTENT_SECURITY_POLICY].clone();
+        assert_eq!(policy, page::policy());
         check(&context, "/etc/passwd", 404);
         assert_eq!(respond(&Method::POST, "/metrics", "*/*", &context).status().as_u16(), 405);
     }
 
+    // R-M11
     #[test]
     fn a_stream_that_needs_a_human_or_a_drain_ends_readiness_but_not_life() {
         let context = context();
@@ -210,6 +212,7 @@ mod tests {
         check(&context, "/livez", 200);
     }
 
+    // R-M11
     #[test]
     fn a_flush_task_without_a_turn_ends_life() {
         let context = context();

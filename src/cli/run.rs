@@ -49,8 +49,15 @@ async fn serve(config: Config) -> u8 {
             return super::FAILED;
         }
     };
+    let otlp = match telemetry::otlp::plan(&config.otlp, |name| std::env::var(name).ok()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return super::USAGE;
+        }
+    };
     let app = match App::bind(config.clone()) {
-        Ok(app) => app.with_notifier(Notifier::of_process()),
+        Ok(app) => app.with_notifier(Notifier::of_process()).exporting(otlp),
         Err(error) => {
             say(&format!("error: {error:#}"));
             return super::USAGE;

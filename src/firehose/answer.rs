@@ -132,6 +132,7 @@ fn failed_entry((index, entry): (usize, &PutRecordBatchResponseEntry)) -> Option
 mod tests {
     use super::*;
 
+    // R-B4
     #[test]
     fn only_the_documented_shape_is_taken_at_its_word() {
         let check = |answer: &str, records, expected| {

@@ -105,6 +105,7 @@ mod tests {
     use super::*;
     use crate::firehose::testing;
 
+    // R-B3
     #[test]
     fn a_body_is_the_json_that_the_service_documents() {
         let check = |stream, records: &[&[u8]], expected: &str| {
@@ -116,6 +117,7 @@ mod tests {
     }
 
     proptest! {
+        // R-B6
         #[test]
         fn counts_alone_bound_a_body(stream in "\\PC{0,8}|[\\x00-\\x1f\"]{0,8}", spans in testing::spans()) {
             let bytes = spans.iter().map(Span::bytes).sum();

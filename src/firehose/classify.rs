@@ -405,6 +405,11 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
+/// What is at the root of `error`, in its own words.
+pub(super) fn root(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|error| error.downcast_ref())
 }
@@ -423,6 +428,7 @@ mod tests {
         endpoint: None,
     };
 
+    // R-E5
     #[test]
     fn every_known_code_keeps_its_class_whatever_the_status() {
         for &(code, class) in CODES {
@@ -443,6 +449,7 @@ mod tests {
         assert!(CREDENTIAL_CODES.iter().all(|code| lookup(code).is_some()));
     }
 
+    // R-E5
     #[test]
     fn an_answer_without_a_known_code_is_judged_by_its_status() {
         let check = |code, status, class, ambiguous| {
@@ -466,6 +473,7 @@ mod tests {
         check(None, 301, Class::Permanent, false);
     }
 
+    // R-E5
     #[test]
     fn an_entry_is_throttled_or_transient_and_never_final() {
         let check = |code, expected| assert_eq!(entry_class(code), expected, "{code}");
@@ -486,6 +494,7 @@ mod tests {
         check(&"x".repeat(65), "unknown");
     }
 
+    // R-E7
     #[test]
     fn a_sentence_says_what_to_do() {
         let check = |code, expected: &str| {

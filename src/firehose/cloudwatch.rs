@@ -283,6 +283,7 @@ fn metric_datum(datum: &Datum, publication: &Publication<'_>) -> MetricDatum {
 mod tests {
     use super::*;
 
+    // R-M10
     #[test]
     fn an_endpoint_on_this_host_stands_in_for_cloudwatch_too() {
         let check = |url, expected| assert_eq!(is_emulator(url), expected, "{url}");

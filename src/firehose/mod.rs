@@ -30,6 +30,7 @@ mod watch;
 pub use answer::all_delivered;
 pub use description::{Description, Destination};
 pub use sdk::{Sdk, Settings};
+pub use transport::Outbound;
 pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
 
 /// Which call carries an attempt.

@@ -30,6 +30,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    // R-E2
     #[test]
     fn the_wait_doubles_from_base_to_max_and_jitter_only_adds() {
         let backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(30), jitter: 0.3 };

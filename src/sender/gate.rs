@@ -149,6 +149,7 @@ mod tests {
         Instant::now()
     }
 
+    // R-E6
     #[test]
     fn a_failure_closes_the_gate_and_one_request_looks_after_the_wait() {
         let (mut gate, mut random) = gate();
@@ -163,6 +164,7 @@ mod tests {
         assert_eq!(gate.poll_room(1, 8, later), 7);
     }
 
+    // R-E6
     #[test]
     fn the_wait_doubles_with_each_look_and_not_with_requests_that_were_under_way() {
         let (mut gate, mut random) = gate();
@@ -178,6 +180,7 @@ mod tests {
         assert_eq!(gate.trouble().map(|trouble| trouble.failures), Some(3));
     }
 
+    // R-E7
     #[test]
     fn a_permanent_failure_is_asked_about_slowly() {
         let (mut gate, mut random) = gate();

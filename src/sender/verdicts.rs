@@ -144,6 +144,7 @@ mod tests {
         Answer { failed: failed.collect(), record_id: None }
     }
 
+    // R-E1
     #[test]
     fn exactly_the_failed_entries_are_sent_again() {
         let answer = failing(&[(0, Class::Throttled), (3, Class::Throttled), (4, Class::Throttled)]);
@@ -154,6 +155,7 @@ mod tests {
         assert!(!verdicts.all_throttled);
     }
 
+    // R-E3
     #[test]
     fn a_records_own_failures_spend_its_retries_and_throttling_does_not() {
         let check = |class: Class, max_retries: u32, expected: Option<u32>| {
@@ -176,6 +178,7 @@ mod tests {
     }
 
     proptest! {
+        // R-E1
         #[test]
         fn every_record_gets_one_verdict_by_its_entry(
             chunks in proptest::collection::vec(1u8..8, 1..6),

@@ -29,6 +29,7 @@ use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::limits::billed_bytes;
 use crate::record::Chunk;
 use crate::telemetry::figures::{Figures, Outcome, Trouble};
+use crate::telemetry::otlp::{Request, Trace, Traces};
 use crate::telemetry::{now, wall_clock};
 
 /// The flush task has a turn at least this often, so that its last turn shows whether it lives.
@@ -104,6 +105,9 @@ pub struct Worker<F> {
     burials: FuturesUnordered<Done<Buried>>,
     age_known_at: Option<Instant>,
     voice: Voice,
+    traces: Option<Traces>,
+    /// Of the answer that is being applied, if it is one that is traced.
+    trace: Option<Trace>,
 }
 
 /// A request under way.
@@ -147,7 +151,15 @@ impl<F: Firehose> Worker<F> {
             burials: FuturesUnordered::new(),
             age_known_at: None,
             voice: Voice::new(),
+            traces: None,
+            trace: None,
         }
+    }
+
+    /// The same flush task, that tells of its requests.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Runs until every listener is gone and every record is settled, or until it is told to
@@ -278,6 +290,11 @@ impl<F: Firehose> Worker<F> {
         };
         let took = at.saturating_duration_since(sent);
         self.figures.sender().put(operation, outcome, took, batch.size.records, batch.size.bytes);
+        self.trace = self
+            .traces
+            .as_ref()
+            .and_then(|traces| traces.begin(told(&batch, result.as_ref().ok(), operation, sent, at)));
+        let failure = self.trace.as_ref().and_then(|_| code_of(&result));
         match result {
             Ok(answer) => self.apply_verdicts(batch, &answer, sent, at),
             Err(error) if operation == Operation::PutRecord && error.code == ACCESS_DENIED => {
@@ -287,6 +304,9 @@ impl<F: Firehose> Worker<F> {
                 self.batcher.handle_return(batch);
             }
             Err(error) => self.apply_failure(batch, error, sent, at),
+        }
+        if let Some(trace) = self.trace.take() {
+            trace.end(outcome, failure.as_deref());
         }
     }
 
@@ -317,7 +337,7 @@ impl<F: Firehose> Worker<F> {
         for retry in verdicts.retries {
             let delay = self.settings.backoff.delay(retry.failures, &mut self.random);
             let records: usize = retry.portions.iter().map(|portion| portion.span.records()).sum();
-            self.figures.sender().retry(&retry.code, count(records));
+            self.count_retry(&retry.code, records);
             self.voice.retry(delay, retry.failures, &retry.code, records, at);
             self.batcher.handle_retry(retry.portions, at + delay);
         }
@@ -358,12 +378,10 @@ impl<F: Firehose> Worker<F> {
             self.voice.spent(&letters, at);
             return self.bury(letters);
         }
-        let mut sender = self.figures.sender();
-        sender.retry(&error.code, count(batch.size.records));
+        self.count_retry(&error.code, batch.size.records);
         if error.ambiguous {
-            sender.ambiguous_records += count(batch.size.records);
+            self.figures.sender().ambiguous_records += count(batch.size.records);
         }
-        drop(sender);
         self.close_gate(&error, sent, at);
         self.batcher.handle_return(batch);
     }
@@ -374,7 +392,7 @@ impl<F: Firehose> Worker<F> {
     fn apply_refusal(&mut self, batch: Batch, error: PutError, sent: Instant, at: Instant) {
         match batch.split() {
             Ok((front, back)) => {
-                self.figures.sender().retry(&error.code, count(front.size.records + back.size.records));
+                self.count_retry(&error.code, front.size.records + back.size.records);
                 self.batcher.handle_fixed(back);
                 self.batcher.handle_fixed(front);
             }
@@ -384,7 +402,7 @@ impl<F: Firehose> Worker<F> {
                 self.bury(letters);
             }
             Err(batch) => {
-                self.figures.sender().retry(&error.code, count(batch.size.records));
+                self.count_retry(&error.code, batch.size.records);
                 let due = self.close_gate(&error, sent, at).unwrap_or_default();
                 self.batcher.handle_retry(batch.portions, at + due);
             }
@@ -406,8 +424,18 @@ impl<F: Firehose> Worker<F> {
         Some(delay)
     }
 
+    fn count_retry(&mut self, code: &str, records: usize) {
+        self.figures.sender().retry(code, count(records));
+        if let Some(trace) = &mut self.trace {
+            trace.retried(code, records);
+        }
+    }
+
     /// Sets records aside for good.
     fn bury(&mut self, letters: Vec<Letter>) {
+        if let Some(trace) = &mut self.trace {
+            letters.iter().for_each(|letter| trace.set_aside(&letter.error_code, letter.span.records()));
+        }
         let Some(store) = self.store.clone() else {
             let size = size_of_letters(&letters);
             self.outlet.ledger.dropped(DropReason::NoDeadLetterStore, Count::of(size.records, size.bytes));
@@ -503,6 +531,37 @@ async fn write_letters(
     match written.await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// What a trace tells of a request: when, by which call, what was in it and what became of that.
+fn told(
+    batch: &Batch,
+    answer: Option<&Answer>,
+    operation: Operation,
+    sent: Instant,
+    answered: Instant,
+) -> Request {
+    let portions = || batch.portions.iter();
+    let failed_put_count = answer.map(|answer| answer.failed.len());
+    Request {
+        operation,
+        oldest: portions().map(|portion| portion.span.received()).min().unwrap_or(sent),
+        sent,
+        answered,
+        records: batch.size.records,
+        bytes: batch.size.bytes,
+        delivered: failed_put_count.map_or(0, |failed| batch.size.records.saturating_sub(failed)),
+        failed_put_count,
+        attempt: portions().map(|portion| portion.tries.attempts).max().unwrap_or_default() + 1,
+    }
+}
+
+/// The code of a failure, of the first entry's where only entries failed.
+fn code_of(result: &Result<Answer, PutError>) -> Option<Cow<'static, str>> {
+    match result {
+        Ok(answer) => answer.failed.first().map(|entry| entry.code.clone()),
+        Err(error) => Some(error.code.clone()),
     }
 }
 

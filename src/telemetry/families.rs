@@ -29,7 +29,9 @@ pub struct Family {
     pub base: &'static str,
     /// A sentence without its full stop.
     pub help: &'static str,
-    /// In UCUM (<https://ucum.org/ucum>), as OpenTelemetry wants it.
+    /// In UCUM (<https://ucum.org/ucum>), as OpenTelemetry wants it. Where Prometheus makes a name
+    /// of its own from name and unit, the name already has what it would add: a gauge of unit `1`
+    /// ends in `_ratio`, so a flag is a number of `{stream}`s.
     pub unit: &'static str,
     /// Which of the three it is.
     pub kind: Kind,
@@ -77,6 +79,7 @@ pub fn families(figures: &Figures, now: Instant) -> Vec<Family> {
     list.daemon(figures, &sender, now);
     list.sender(sender);
     list.stream(&figures.stream(), now);
+    list.exports(figures);
     list.process(Process::look());
     list.0
 }
@@ -211,7 +214,7 @@ impl List {
             buffer.map(|buffer| buffer.wanted).and_then(whole),
         );
         let trouble = whole(usize::from(sender.state.trouble.is_some()));
-        self.gauge("hydrant_stream_in_trouble", "1 while the stream fails as a whole", "1", trouble);
+        self.gauge("hydrant_stream_in_trouble", "1 while the stream fails as a whole", "{stream}", trouble);
         self.counter(
             "hydrant_accept_pauses",
             "Times that accepting connections had to pause",
@@ -273,7 +276,7 @@ impl List {
             value: Value::Whole(u64::from(status == Some(known))),
         });
         let help = "1 for the status that DescribeDeliveryStream gave, 0 for the others";
-        self.add(Kind::Gauge, "hydrant_stream_status", help, "1", points.collect());
+        self.add(Kind::Gauge, "hydrant_stream_status", help, "{stream}", points.collect());
         let age =
             |at: Option<Instant>| at.map(|at| Value::Real(now.saturating_duration_since(at).as_secs_f64()));
         self.gauge(
@@ -292,6 +295,16 @@ impl List {
 }
 
 impl List {
+    fn exports(&mut self, figures: &Figures) {
+        let exports = figures.exports().clone();
+        let points = exports.into_iter().map(|((signal, outcome), count)| Point {
+            labels: vec![("signal", signal.label().into()), ("outcome", outcome.label().into())],
+            value: Value::Whole(count),
+        });
+        let help = "Exports by OTLP by signal and outcome";
+        self.add(Kind::Counter, "hydrant_otlp_exports", help, "{request}", points.collect());
+    }
+
     /// Under the names that every Prometheus client library has for them.
     fn process(&mut self, process: Process) {
         let Process { cpu_seconds, resident_bytes } = process;

@@ -101,6 +101,49 @@ impl Outcome {
     }
 }
 
+/// What is exported by OTLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// The figures.
+    Metrics,
+    /// Traces of flushes.
+    Traces,
+}
+
+impl Signal {
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
+        }
+    }
+}
+
+/// How an export by OTLP ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exported {
+    /// The collector took all of it.
+    Ok,
+    /// The collector took some of it.
+    Partial,
+    /// The collector has nothing of it.
+    Failed,
+}
+
+impl Exported {
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the sender knows of its stream at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct StreamState {
@@ -138,6 +181,7 @@ pub struct Figures {
     buffer: OnceLock<Budget>,
     stream: Mutex<Stream>,
     history: Mutex<History>,
+    exports: Mutex<BTreeMap<(Signal, Exported), u64>>,
     started: Instant,
 }
 
@@ -191,6 +235,7 @@ impl Figures {
             buffer: OnceLock::new(),
             stream: Mutex::default(),
             history: Mutex::default(),
+            exports: Mutex::default(),
             started,
         }
     }
@@ -264,6 +309,12 @@ impl Figures {
         self.stream_name.get().map(String::as_str)
     }
 
+    /// When the daemon started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Says which budget records are held under.
     pub fn set_buffer(&self, budget: Budget) {
         // Only the first one counts; there is no second.
@@ -289,6 +340,11 @@ impl Figures {
     /// What is known of the stream itself, to change or to copy; held for a moment only.
     pub fn stream(&self) -> MutexGuard<'_, Stream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Exports by OTLP by signal and outcome, to change or to copy; held for a moment only.
+    pub fn exports(&self) -> MutexGuard<'_, BTreeMap<(Signal, Exported), u64>> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the figures of this moment, for rates and plots.
@@ -402,7 +458,7 @@ impl SenderFigures {
 
 /// `code` as a label's value. The client library writes label values as they are, and the code is
 /// the service's, so what could break out of the quotes is replaced and the length is bounded.
-fn label(code: &str) -> Cow<'_, str> {
+pub(super) fn label(code: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '#');
     if code.len() <= 64 && code.chars().all(plain) {
         return code.into();
@@ -425,6 +481,7 @@ mod tests {
     use super::*;
     use crate::buffer::{Count, DropReason};
 
+    // R-L2
     #[test]
     fn the_exposition_holds_the_ledger_and_the_labelled_families() {
         let ledger = Arc::new(Ledger::default());
@@ -457,6 +514,7 @@ mod tests {
         }
     }
 
+    // R-M13
     #[test]
     fn made_up_error_codes_do_not_grow_the_exposition() {
         let mut figures = Figures::new(Arc::default(), super::super::now());

@@ -6,6 +6,7 @@ pub mod figures;
 pub mod histogram;
 pub mod history;
 pub mod log;
+pub mod otlp;
 pub mod process;
 pub mod quiet;
 pub mod stream;

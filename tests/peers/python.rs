@@ -186,14 +186,14 @@ impl Service {
 
 /// A loopback address that is free at this moment: below the ports that Linux hands out by itself
 /// (`net.ipv4.ip_local_port_range`), so that no connection of another test takes it meanwhile.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(20_000..30_000));
     let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
     ports.by_ref().map(|port| (Ipv4Addr::LOCALHOST, port).into()).find(is_free).unwrap()
 }
 
 /// Whether `child` accepts connections at `address`; not if it ended before it did.
-async fn accepts(child: &mut Child, address: SocketAddr) -> bool {
+pub(crate) async fn accepts(child: &mut Child, address: SocketAddr) -> bool {
     let look = async {
         // A look every few milliseconds: nothing depends on how many it takes.
         let mut pace = tokio::time::interval(Duration::from_millis(20));

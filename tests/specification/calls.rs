@@ -39,11 +39,21 @@ fn every_action_that_is_called_is_specified_and_no_other() {
 /// An action that is named elsewhere is at least one that the embedded service answers.
 #[test]
 fn every_action_that_is_named_anywhere_is_known() {
-    let endings = ["DeliveryStream", "DeliveryStreams", "PutRecord", "PutRecordBatch", "MetricData", "MetricStatistics", "Identity"];
+    let endings = [
+        "DeliveryStream",
+        "DeliveryStreams",
+        "PutRecord",
+        "PutRecordBatch",
+        "MetricData",
+        "MetricStatistics",
+        "Identity",
+    ];
     let called = called();
     let text = text();
     let named = text.lines().flat_map(backticked).map(|word| word.rsplit(':').next().unwrap());
-    let named = named.filter(|word| endings.iter().any(|ending| word.ends_with(ending)) && !word.contains(['/', ' ', '_']));
+    let named = named.filter(|word| {
+        endings.iter().any(|ending| word.ends_with(ending)) && !word.contains(['/', ' ', '_'])
+    });
     let unknown: BTreeSet<&str> =
         named.filter(|name| !called.contains(*name) && Operation::named(name).is_none()).collect();
     assert!(unknown.is_empty(), "{SPECIFICATION} names {unknown:?}, which nobody calls or answers");
@@ -61,7 +71,9 @@ fn every_parameter_and_field_is_in_the_code() {
     let there = |word: &str| {
         let method = snake(word);
         let setter = format!("set_{method}");
-        literals.contains(word) || identifiers.contains(method.as_str()) || identifiers.contains(setter.as_str())
+        literals.contains(word)
+            || identifiers.contains(method.as_str())
+            || identifiers.contains(setter.as_str())
     };
     let mut faults = Vec::new();
     for row in table(CALLS) {
@@ -92,7 +104,8 @@ fn every_member_that_the_code_spells_out_is_specified() {
         .collect();
     let mut faults = Vec::new();
     let spelling = ["answer", "body", "cloudwatch", "description", "in_json"];
-    for file in files(&spelling.map(|name| format!("src/firehose/{name}.rs")).each_ref().map(String::as_str)) {
+    for file in files(&spelling.map(|name| format!("src/firehose/{name}.rs")).each_ref().map(String::as_str))
+    {
         for literal in file.literals() {
             let before = file.code[..literal.start].trim_end();
             let after = file.code[literal.end..].trim_start();
@@ -102,9 +115,11 @@ fn every_member_that_the_code_spells_out_is_specified() {
                 || literal.value.contains("\":")
                 || literal.value.ends_with("DestinationDescription")
                 || after.starts_with(':') && !after.starts_with("::");
-            let members = rust::words(&literal.value).filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
+            let members =
+                rust::words(&literal.value).filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
             for member in members.filter(|member| is_member && !named.contains(*member)) {
-                faults.push(format!("{}: {member} is not in the table of {SPECIFICATION}: {CALLS}", file.path));
+                faults
+                    .push(format!("{}: {member} is not in the table of {SPECIFICATION}: {CALLS}", file.path));
             }
         }
     }
@@ -161,7 +176,9 @@ fn every_error_code_is_specified_with_its_class() {
 fn every_code_of_hydrants_own_is_specified_and_no_other() {
     let services: BTreeMap<String, String> = table("| class | error codes | what is done |")
         .iter()
-        .flat_map(|row| backticked(&row[1]).into_iter().map(|code| (code.to_owned(), row[0].clone())).collect::<Vec<_>>())
+        .flat_map(|row| {
+            backticked(&row[1]).into_iter().map(|code| (code.to_owned(), row[0].clone())).collect::<Vec<_>>()
+        })
         .collect();
     let mut there = BTreeSet::new();
     for file in files(&["src/firehose/", "src/sender/"]) {

@@ -103,20 +103,19 @@ fn every_variable_that_the_code_reads_is_specified_and_no_other() {
     let mut faults = Vec::new();
     let own = named(OWN);
     for literal in &literals {
-        let composed = literal.split_once('{').filter(|(start, _)| is_variable(start.trim_end_matches('_')));
-        let specified = match composed {
-            Some((start, _)) => own.iter().any(|name| name.starts_with(start)),
-            None => !is_variable(literal) || own.contains(literal) || NO_VARIABLES.contains(&literal.as_str()),
+        let specified = match composed(literal) {
+            Some(start) => own.iter().any(|name| name.starts_with(start)),
+            None => {
+                !is_variable(literal) || own.contains(literal) || NO_VARIABLES.contains(&literal.as_str())
+            }
         };
         if !specified {
             faults.push(format!("{literal} is in the code and not in the table of {SPECIFICATION}: {OWN}"));
         }
     }
     for name in own.iter().filter(|name| !name.starts_with("HYDRANT_") || *name == "HYDRANT_CONFIG") {
-        let composed = |literal: &String| {
-            literal.split_once('{').is_some_and(|(start, _)| is_variable(start.trim_end_matches('_')) && name.starts_with(start))
-        };
-        if !literals.contains(name) && !literals.iter().any(composed) {
+        let begins = |literal: &String| composed(literal).is_some_and(|start| name.starts_with(start));
+        if !literals.contains(name) && !literals.iter().any(begins) {
             faults.push(format!("{SPECIFICATION}: {name} is read nowhere in src"));
         }
     }
@@ -125,9 +124,16 @@ fn every_variable_that_the_code_reads_is_specified_and_no_other() {
 
 /// Capitals with an underscore in between; or a proxy, whose names are written small too.
 fn is_variable(text: &str) -> bool {
+    let Some((first, rest)) = text.split_once('_') else { return false };
     let capitals = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    let inner = text.trim_matches('_') == text && text.contains('_');
-    inner && (text.chars().all(capitals) || text.ends_with("_proxy") && text.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    let proxy = rest == "proxy" && first.chars().all(|c| c.is_ascii_lowercase());
+    proxy || !first.is_empty() && !rest.is_empty() && !rest.ends_with('_') && text.chars().all(capitals)
+}
+
+/// Where the name of a variable is put together: what it begins with.
+fn composed(literal: &str) -> Option<&str> {
+    let (start, _) = literal.split_once('{')?;
+    is_variable(start.strip_suffix('_')?).then_some(start)
 }
 
 /// The crates that read the environment for hydrant are looked into, where cargo has put them.
@@ -196,7 +202,8 @@ fn every_variable_that_is_named_anywhere_is_in_one_of_the_tables() {
 #[test]
 fn every_file_whose_place_is_fixed_is_specified() {
     let is_path = |literal: &String| {
-        ["/etc/", "/proc/", "/sys/"].iter().any(|root| literal.starts_with(root)) || literal.ends_with(".jsonl")
+        ["/etc/", "/proc/", "/sys/"].iter().any(|root| literal.starts_with(root))
+            || literal.ends_with(".jsonl")
     };
     let there: BTreeSet<String> = values(&["src/"]).into_iter().filter(is_path).collect();
     assert!(there.len() > 4, "{there:?}");

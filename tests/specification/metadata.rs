@@ -123,7 +123,9 @@ fn every_excerpt_is_marked_in_the_code_and_every_mark_is_an_excerpt() {
         }
         faults.extend(open.iter().map(|(tag, number)| format!("{path}:{number}: {tag} has no end")));
     }
-    faults.extend(marked.iter().filter(|(_, times)| **times > 1).map(|(tag, _)| format!("{tag} is there twice")));
+    faults.extend(
+        marked.iter().filter(|(_, times)| **times > 1).map(|(tag, _)| format!("{tag} is there twice")),
+    );
     report(faults);
     assert_eq!(listed("snippet_tags"), marked.into_keys().collect(), "left: {METADATA}, right: the code");
 }

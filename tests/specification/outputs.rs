@@ -11,9 +11,9 @@ use hydrant::telemetry::now;
 use serde_json::Value;
 
 use crate::document::{SPECIFICATION, assert_same, examples, named, table};
+use crate::figures;
 use crate::rust::{self, events, files};
 use crate::tree::{backticked, report};
-use crate::figures;
 
 const MESSAGES: &str = "| message | level | fields | when |";
 
@@ -104,6 +104,7 @@ fn members(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
                     "/stream/requests" => "CALL",
                     "/stream/requests/CALL" => "OUTCOME",
                     "/stream/retried" => "CODE",
+                    "/ledger/dropped" | "/ledger/rejected" => "REASON",
                     "/monitor/problems" => "ACTION",
                     "/monitor/readings" => "READING",
                     _ => name,
@@ -134,8 +135,11 @@ fn every_path_of_the_admin_listener_is_specified_and_no_other() {
 
 #[test]
 fn every_member_of_a_dead_letter_is_specified_and_no_other() {
-    let example = examples().into_iter().find(|example| example.contains("\"attempts\"") && example.contains("\"data\""));
-    let letter: Value = serde_json::from_str(example.expect("an example of a dead letter").lines().next().unwrap()).unwrap();
+    let example = examples()
+        .into_iter()
+        .find(|example| example.contains("\"attempts\"") && example.contains("\"data\""));
+    let letter: Value =
+        serde_json::from_str(example.expect("an example of a dead letter").lines().next().unwrap()).unwrap();
     let named: BTreeSet<&str> = letter.as_object().unwrap().keys().map(String::as_str).collect();
     let code = &files(&["src/sender/dead_letter.rs"])[0];
     let keys = code.literals().into_iter().filter(|literal| code.code[literal.end..].starts_with(':'));
@@ -146,8 +150,16 @@ fn every_member_of_a_dead_letter_is_specified_and_no_other() {
 #[test]
 fn the_ledger_is_the_one_of_the_metrics() {
     let ledger = examples().into_iter().find(|example| example.starts_with("hydrant_records_received_total"));
-    let columns = ["received_total", "recovered_total", "delivered_total", "dead_lettered_total", "dropped_total", "held"];
-    let expected: BTreeSet<String> = columns.iter().map(|column| format!("hydrant_records_{column}")).collect();
+    let columns = [
+        "received_total",
+        "recovered_total",
+        "delivered_total",
+        "dead_lettered_total",
+        "dropped_total",
+        "held",
+    ];
+    let expected: BTreeSet<String> =
+        columns.iter().map(|column| format!("hydrant_records_{column}")).collect();
     let ledger = ledger.expect("the equation as an example");
     let named: BTreeSet<String> = rust::words(&ledger).map(str::to_owned).collect();
     assert_same("columns of the ledger", &named, &expected);

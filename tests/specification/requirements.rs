@@ -48,7 +48,9 @@ fn requirements_and_tests_name_each_other() {
         let expected: BTreeSet<String> = expected.map(|(number, _)| number.clone()).collect();
         if *numbers != expected {
             let comment = expected.into_iter().collect::<Vec<_>>().join(", ");
-            faults.push(format!("{name}: the comment above it must be `// {comment}`, or none without a number"));
+            faults.push(format!(
+                "{name}: the comment above it must be `// {comment}`, or none without a number"
+            ));
         }
     }
     report(faults);

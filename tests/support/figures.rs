@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use hydrant::budget::Budget;
 use hydrant::buffer::{Count, DropReason, Ledger, RejectReason};
 use hydrant::firehose::{Datapoint, Description, Operation};
-use hydrant::telemetry::figures::{Figures, Outcome};
+use hydrant::telemetry::figures::{Exported, Figures, Outcome, Signal};
 use hydrant::telemetry::now;
 use hydrant::telemetry::stream::{CallOutcome, Reading};
 
@@ -21,6 +21,11 @@ pub fn full() -> Figures {
     count_records(&ledger);
     count_requests(&figures);
     know_the_stream(&figures);
+    for signal in [Signal::Metrics, Signal::Traces] {
+        for outcome in [Exported::Ok, Exported::Partial, Exported::Failed] {
+            figures.exports().insert((signal, outcome), 1);
+        }
+    }
     figures
 }
 

@@ -87,13 +87,19 @@ pub fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
+/// Folders that hold what was not written here, wherever they are.
+const FOREIGN: [&str; 4] = ["target", ".git", "node_modules", "cdk.out"];
+
+/// The files below `paths` with one of `endings`, as paths below the root, ascending.
 pub fn files_below(paths: &[&str], endings: &[&str]) -> Vec<String> {
     let mut pending: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
     let mut files = Vec::new();
     while let Some(path) = pending.pop() {
         let whole = root().join(&path);
         if whole.is_dir() {
-            pending.extend(fs::read_dir(whole).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+            let names = fs::read_dir(whole).unwrap().map(|entry| entry.unwrap().file_name());
+            let own = names.filter(|name| !FOREIGN.iter().any(|foreign| name == *foreign));
+            pending.extend(own.map(|name| path.join(name)));
         } else if endings.iter().any(|ending| path.extension().or(path.file_name()).unwrap() == *ending) {
             files.push(path.display().to_string());
         }

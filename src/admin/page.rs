@@ -1,0 +1,87 @@
+//! The page at `/`: one document that holds its style, its script and the library that draws its
+//! plots, and asks for nothing but `/status` and `/history` beside it.
+//!
+//! One document rather than a page, a script and a style sheet: it is of one version even while the
+//! daemon is replaced, and works below any path of a proxy. Its policy allows exactly this style and
+//! this script, by their hashes, and no markup made from text (`require-trusted-types-for`): names
+//! and messages from outside can't become code.
+
+use std::sync::LazyLock;
+
+use http::HeaderValue;
+use hyper::body::Bytes;
+use sha2::{Digest, Sha256};
+
+const HEAD: &str = include_str!("page/head.html");
+const BODY: &str = include_str!("page/body.html");
+
+/// What is between `<style>` and `</style>`.
+static STYLE: LazyLock<String> =
+    LazyLock::new(|| flush_left(&[include_str!("page/vendor/uPlot.min.css"), include_str!("page/page.css")]));
+
+/// What is between `<script>` and `</script>`; the library's notice goes where its code goes.
+static SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let notice = concat!("/*!\n", include_str!("page/vendor/LICENSE"), "*/");
+    flush_left(&[notice, include_str!("page/vendor/uPlot.iife.min.js"), include_str!("page/page.js")])
+});
+
+static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
+    let [style, script, body] = [STYLE.as_str(), SCRIPT.as_str(), &flush_left(&[BODY])];
+    let page = format!(
+        "{HEAD}<style>{style}</style>\n</head>\n<body>\n{body}<script>{script}</script>\n</body>\n</html>\n"
+    );
+    page.into()
+});
+
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let policy = format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'; trusted-types 'none'",
+        hash(&SCRIPT),
+        hash(&STYLE)
+    );
+    // It is plain ASCII; were it not, a page that does nothing is better than one without it.
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// The content type of the page.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+
+/// The whole page.
+pub(super) fn page() -> Bytes {
+    PAGE.clone()
+}
+
+/// The `Content-Security-Policy` that it is served with.
+pub(super) fn policy() -> HeaderValue {
+    POLICY.clone()
+}
+
+/// The lines of `files` without their indentation, which is for who reads the source: no line of
+/// theirs begins inside a text.
+fn flush_left(files: &[&str]) -> String {
+    files.iter().flat_map(|file| file.lines()).flat_map(|line| [line.trim_start(), "\n"]).collect()
+}
+
+/// How a policy names a style or script: <https://www.w3.org/TR/CSP3/#grammardef-hash-source>
+fn hash(source: &str) -> String {
+    format!("sha256-{}", base64_simd::STANDARD.encode_to_string(Sha256::digest(source)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_small_and_its_parts_end_where_they_should() {
+        let page = page();
+        assert!(page.len() < 100_000, "{} bytes", page.len());
+        let page = std::str::from_utf8(&page).unwrap();
+        for (tag, count) in [("<style>", 1), ("</style>", 1), ("<script", 1), ("</script", 1), ("<!--", 0)] {
+            assert_eq!(page.matches(tag).count(), count, "{tag}");
+        }
+        assert!(!page.contains('\r'), "a browser would read another text than the one that was hashed");
+        assert!(policy().to_str().unwrap().contains("script-src 'sha256-"));
+    }
+}
