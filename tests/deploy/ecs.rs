@@ -66,6 +66,7 @@ fn written(text: &str) -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+// R-R8
 #[tokio::test]
 async fn task_definitions_are_what_ecs_registers() {
     let Some(python) = python() else { return };
@@ -130,6 +131,7 @@ fn in_cloudformation(value: &Value) -> Value {
     }
 }
 
+// R-R8
 #[test]
 fn the_daemon_of_a_task_has_the_time_the_memory_and_the_rights_that_it_needs() {
     for path in [FARGATE, DAEMON] {
@@ -166,6 +168,7 @@ fn mount_at<'a>(container: &'a Value, directory: &Path) -> &'a Value {
     mounts.find(at).unwrap_or_else(|| panic!("nothing at {}", directory.display()))
 }
 
+// R-R8
 #[test]
 fn the_application_starts_after_the_daemon_and_stops_before_it() {
     let definition = definition(FARGATE);

@@ -56,6 +56,7 @@ fn helm(tools: &Tools, directory: &Path, verb: &[&str], values: &[&str]) -> Resu
     tools.helm(directory, &arguments)
 }
 
+// R-R7
 #[test]
 fn the_chart_of_a_nodes_hydrant_is_sound_and_keeps_what_is_promised_with_any_values() {
     let Some(tools) = tools() else { return };

@@ -28,6 +28,7 @@ const OVERLAYS: [(&str, Place, &str); 4] = [
 /// A producer of the node's hydrant.
 const PRODUCER: &str = "deploy/kubernetes/daemonset/example-app";
 
+// R-R7
 #[test]
 fn every_overlay_is_what_the_kubernetes_api_takes() {
     let Some(tools) = tools() else { return };
@@ -55,6 +56,7 @@ fn a_misspelt_key_and_a_sidecar_of_an_old_version_are_found() {
     assert!(error.contains("Deploiment"), "{error}");
 }
 
+// R-R7
 #[test]
 fn every_overlay_keeps_what_is_promised_of_it() {
     let Some(tools) = tools() else { return };

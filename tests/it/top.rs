@@ -117,6 +117,7 @@ async fn delivering(sink: &Sink, records: usize) -> Daemon {
     daemon
 }
 
+// R-T6
 #[tokio::test]
 async fn top_shows_what_the_status_says_and_gives_the_terminal_back() {
     let sink = Sink::start(Options::default()).await;
@@ -139,6 +140,7 @@ async fn top_shows_what_the_status_says_and_gives_the_terminal_back() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-T6
 #[tokio::test]
 async fn every_way_out_of_top_gives_the_terminal_back() {
     let sink = Sink::start(Options::default()).await;
@@ -159,6 +161,7 @@ async fn every_way_out_of_top_gives_the_terminal_back() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-T6
 #[tokio::test]
 async fn top_says_that_the_daemon_is_gone_and_finds_the_next_one() {
     let sink = Sink::start(Options::default()).await;
@@ -181,6 +184,7 @@ async fn top_says_that_the_daemon_is_gone_and_finds_the_next_one() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-T6
 #[tokio::test]
 async fn without_a_terminal_or_when_asked_to_top_prints_once() {
     let sink = Sink::start(Options::default()).await;

@@ -64,6 +64,7 @@ async fn check(url: &str, timeout: &str, error: &str) {
     assert_eq!(sink.lines().await.len(), 20_000);
 }
 
+// R-M21
 #[tokio::test]
 async fn a_collector_that_is_not_there_leaves_delivery_alone_and_is_named_once() {
     // Taken, so that nobody else gets it, and never listened at.
@@ -73,6 +74,7 @@ async fn a_collector_that_is_not_there_leaves_delivery_alone_and_is_named_once()
     check(&format!("http://{address}"), PATIENT, "refused").await;
 }
 
+// R-M21
 #[tokio::test]
 async fn a_collector_that_never_answers_leaves_delivery_alone_and_is_named_once() {
     check(&Collector::start(Manner::Silent).await.url, IMPATIENT, "no answer within 300 ms").await;
@@ -93,6 +95,7 @@ async fn a_name_that_leads_nowhere_leaves_delivery_alone_and_is_named_once() {
     check("http://collector.invalid:4318", IMPATIENT, "").await;
 }
 
+// R-M21
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_collector_that_never_answers() {
     let sink = Sink::start(Options::default()).await;
@@ -138,6 +141,7 @@ async fn what_a_collector_takes_in_part_is_counted_and_said() {
     daemon.stop().await;
 }
 
+// R-M21
 #[tokio::test]
 async fn memory_is_bounded_while_the_collector_takes_nothing() {
     let sink = Sink::start(Options::default()).await;

@@ -116,6 +116,7 @@ pub(crate) fn compare(before: &Samples, export: &Samples, after: &Samples) {
     }
 }
 
+// R-M19
 #[tokio::test]
 async fn every_figure_and_every_bucket_is_exported_as_it_is_shown() {
     let faults = Faults { fail_records: 0.1, throttle: 0.1, ..Faults::default() };
@@ -137,6 +138,7 @@ async fn every_figure_and_every_bucket_is_exported_as_it_is_shown() {
     assert!(export.keys().any(retried), "nothing had labels: {export:?}");
 }
 
+// R-M19
 #[tokio::test]
 async fn the_last_export_has_the_account_at_the_end() {
     let sink = Sink::start(Options::default()).await;

@@ -10,6 +10,7 @@ use crate::daemon::{STREAM, Sink, lines};
 use crate::metrics::text;
 use crate::traces::{ALL, flushes, resources};
 
+// R-M19
 #[tokio::test]
 async fn nothing_is_exported_without_an_endpoint_and_with_the_sdk_disabled() {
     let sink = Sink::start(Options::default()).await;

@@ -146,6 +146,7 @@ async fn a_flush_that_is_taken_is_a_trace_without_an_error() {
     drop(daemon);
 }
 
+// R-M20
 #[tokio::test]
 async fn a_flush_whose_entries_fail_says_what_goes_again_and_what_is_given_up() {
     let faults = poison("poisoned");
@@ -188,6 +189,7 @@ async fn a_flush_that_is_throttled_goes_again_as_a_whole() {
     drop(daemon);
 }
 
+// R-M20
 #[tokio::test]
 async fn no_record_is_part_of_a_trace() {
     let (_sink, collector, daemon) = start(poison("s3cret"), &["retry.max_retries=0"]).await;
@@ -199,6 +201,7 @@ async fn no_record_is_part_of_a_trace() {
     }
 }
 
+// R-M20
 #[tokio::test]
 async fn a_share_of_the_flushes_is_traced_and_none_without_one() {
     let sink = Sink::start(Options::default()).await;
