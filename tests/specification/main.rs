@@ -2,6 +2,7 @@
 //! in the other, both ways. A table that follows from the code alone is printed whole when it differs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::wildcard_enum_match_arm)]
 
 #[path = "../support/figures.rs"]
 #[allow(unreachable_pub, reason = "other tests and a benchmark use it too")]
