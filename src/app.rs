@@ -336,6 +336,7 @@ mod tests {
     use crate::config::{Sources, load};
     use crate::firehose::body;
 
+    // R-B7
     #[test]
     fn the_default_memory_carries_the_services_limits_and_a_small_one_what_fits() {
         let sizes = |set: &[&str]| {

@@ -48,6 +48,7 @@ pub const fn billed_bytes(bytes: u64) -> u64 {
 mod tests {
     use super::*;
 
+    // R-L3
     #[test]
     fn a_record_is_billed_in_whole_units_of_five_kib() {
         let check = |bytes, expected| assert_eq!(billed_bytes(bytes), expected, "{bytes} bytes");

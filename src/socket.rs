@@ -377,6 +377,7 @@ mod tests {
         drop(socket);
     }
 
+    // R-P4
     #[tokio::test]
     async fn a_file_that_took_its_place_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();

@@ -49,6 +49,7 @@ fn assert_problems(loaded: Result<Loaded, Problems>, expected: &[&str]) {
     assert_eq!(lines.len(), expected.len(), "{text}");
 }
 
+// R-C1
 #[test]
 fn a_later_layer_wins_over_an_earlier_one() {
     let file = "linger = '2s'\nmax_batch_size = 2\nregion = 'eu-west-1'";
@@ -65,6 +66,7 @@ fn a_later_layer_wins_over_an_earlier_one() {
     assert_eq!(layer("send.max_in_flight"), "default");
 }
 
+// R-C2
 #[test]
 fn the_file_is_the_named_one_else_that_of_the_environment_else_the_usual_one() {
     let directory = tempfile::tempdir().unwrap();
@@ -82,6 +84,7 @@ fn the_file_is_the_named_one_else_that_of_the_environment_else_the_usual_one() {
     assert_eq!(stream(&sources), "named");
 }
 
+// R-C2
 #[test]
 fn only_the_usual_file_may_be_missing() {
     let missing = Some(PathBuf::from("/nonexistent/hydrant.toml"));
@@ -99,6 +102,7 @@ fn a_file_that_cannot_be_parsed_is_reported_with_line_and_column() {
     check("c.yaml", "linger: 1s\nretry: a: b\n", "c.yaml:2:9: ");
 }
 
+// R-C2
 #[test]
 fn yaml_and_toml_say_the_same() {
     let toml =
@@ -167,6 +171,7 @@ fn a_stream_keeps_a_name_that_looks_like_a_number() {
     check("true");
 }
 
+// R-C5
 #[test]
 fn aliases_work_in_every_layer() {
     let check = |text: &str, variables: &[(&str, &str)], set: &[&str]| {
@@ -184,6 +189,7 @@ fn aliases_work_in_every_layer() {
     check("", &variables, &[]);
 }
 
+// R-C5
 #[test]
 fn two_spellings_of_a_key_clash_within_one_layer_only() {
     let clash = "`max_batch_size` and its alias `maxBatchSize` are both set, keep one of them";
@@ -199,6 +205,7 @@ fn two_spellings_of_a_key_clash_within_one_layer_only() {
     later_wins("maxBatchSize = 1", "max_batch_size=2");
 }
 
+// R-C3
 #[test]
 fn an_unknown_key_suggests_the_nearest_one() {
     let check = |key: &str, suggestion: &str| {
@@ -221,6 +228,7 @@ fn an_unknown_key_suggests_the_nearest_one() {
     assert_problems(of_variables(&variable), &[expected]);
 }
 
+// R-C6
 #[test]
 fn what_kubernetes_sets_for_a_service_called_hydrant_is_no_key() {
     let variables = [
@@ -263,6 +271,7 @@ fn a_value_where_a_table_is_needed_is_reported() {
     assert_problems(of_file("[[listen]]\naddress = 'tcp:0'"), &["`listen` is [{"]);
 }
 
+// R-C4
 #[test]
 fn a_value_out_of_range_is_reported_with_the_range() {
     let check = |assignment: &str, expected: &str| {
@@ -309,6 +318,7 @@ fn a_value_out_of_range_is_reported_with_the_range() {
     check("listen.app.acks=yes", "\"off\", \"received\" or \"delivered\"");
 }
 
+// R-C9
 #[test]
 fn what_has_no_default_is_required() {
     let stream = "`delivery_stream_name` is required: set it in the file, in the environment as HYDRANT_DELIVERY_STREAM_NAME,";
@@ -318,6 +328,7 @@ fn what_has_no_default_is_required() {
     assert_problems(of_file("[listen.app]"), &[address]);
 }
 
+// R-C9
 #[test]
 fn a_listener_is_required_by_those_who_ask_for_one() {
     let problem = of_set(&[]).unwrap().config.require_listeners().unwrap_err().to_string();
@@ -325,6 +336,7 @@ fn a_listener_is_required_by_those_who_ask_for_one() {
     of_set(&["listen.app.address=tcp:0"]).unwrap().config.require_listeners().unwrap();
 }
 
+// R-C8
 #[test]
 fn values_that_do_not_go_together_are_reported() {
     let check = |file: &str, expected: &str| assert_problems(of_file(file), &[expected]);
@@ -369,6 +381,7 @@ fn a_fault_is_not_reported_twice_through_the_default_that_stands_in() {
     );
 }
 
+// R-C7
 #[test]
 fn what_this_version_lacks_is_refused_in_so_many_words() {
     let check = |assignment: &str, expected: &str| {
@@ -392,6 +405,7 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     check("listen.app.acks=durable", "`listen.app.acks` = \"durable\" is not in this version");
 }
 
+// R-C8
 #[test]
 fn what_watches_is_checked_like_the_rest() {
     let check = |assignments: &[&str], expected: &str| {
@@ -415,6 +429,7 @@ fn what_watches_is_checked_like_the_rest() {
     assert_eq!((config.monitor.interval, config.otlp.trace_ratio), (None, 1.0));
 }
 
+// R-C7
 #[test]
 fn what_changes_nothing_yet_is_accepted_with_a_warning_unless_it_is_so_anyway() {
     let check = |assignment: &str, reason: Option<&str>| {
@@ -451,6 +466,7 @@ const FAULTS: [&str; 14] = [
 ];
 
 proptest! {
+    // R-C4
     #[test]
     fn every_one_of_many_faults_is_reported(
         faults in prop::sample::subsequence(&FAULTS, 1..=FAULTS.len()),
@@ -514,6 +530,7 @@ fn check_prints_each_value_with_its_layer_and_ok() {
     assert!(stderr.starts_with("warning: --set: `buffer.disk` changes nothing"), "{stderr}");
 }
 
+// R-C10
 #[test]
 fn what_check_prints_is_a_file_that_says_the_same() {
     let values = |file: &str| {
@@ -532,6 +549,7 @@ fn what_check_prints_is_a_file_that_says_the_same() {
     assert_eq!(values(printed.to_str().unwrap()), reference);
 }
 
+// R-C4
 #[test]
 fn check_exits_2_with_a_line_for_each_problem() {
     let output = hydrant(&["check", "--set", "linger=5", "--set", "lingr=5"], &[]);

@@ -238,6 +238,7 @@ fn assert_signed(seen: &Seen) {
     assert_eq!(part("Signature="), hex(&hmac(&key, &text)));
 }
 
+// R-B3, R-S2
 #[tokio::test]
 async fn every_call_is_signed_over_what_arrives_and_both_bodies_are_the_same() {
     let mut server = Server::start(vec![Act::Deliver]).await;
@@ -276,6 +277,7 @@ async fn a_put_of_nothing_is_not_sent() {
     assert!(server.seen.try_recv().is_err());
 }
 
+// R-E1
 #[tokio::test]
 async fn exactly_the_entries_with_an_error_code_failed() {
     let ids = [Some("a".to_owned()), None, Some("c".to_owned())];
@@ -303,6 +305,7 @@ fn assert_failure(error: &PutError, class: Class, code: &str, ambiguous: bool) {
     assert!(!error.message.contains('\n'), "{error}");
 }
 
+// R-E5
 #[tokio::test]
 async fn an_error_answer_is_classified_by_its_code_or_else_its_status() {
     let json = |kind: &str| format!(r#"{{"__type":"{kind}","message":"m"}}"#);
@@ -343,6 +346,7 @@ async fn an_error_answer_is_classified_by_its_code_or_else_its_status() {
     }
 }
 
+// R-B4
 #[tokio::test]
 async fn an_answer_that_cannot_be_trusted_delivers_nothing() {
     let two = answer(&[Some("a".into()), Some("b".into())]);
@@ -366,6 +370,7 @@ async fn an_answer_that_cannot_be_trusted_delivers_nothing() {
     }
 }
 
+// R-E10
 #[tokio::test]
 async fn a_connection_that_breaks_may_have_delivered_and_one_that_never_was_has_not() {
     for act in [Act::ResetBefore, Act::ResetAfter] {
@@ -378,6 +383,7 @@ async fn a_connection_that_breaks_may_have_delivered_and_one_that_never_was_has_
     assert!(error.message.contains(&closed.to_string()), "{error}");
 }
 
+// R-E10
 #[tokio::test]
 async fn a_host_that_does_not_exist_and_one_that_speaks_no_tls_got_nothing() {
     let error = failure(&sdk(settings("http://firehose.invalid".into()))).await;
@@ -394,6 +400,7 @@ async fn an_endpoint_that_is_none_is_for_a_human_to_correct() {
     }
 }
 
+// R-B8
 #[tokio::test]
 async fn a_connection_that_is_not_accepted_in_time_carried_nothing() {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -413,6 +420,7 @@ async fn a_connection_that_is_not_accepted_in_time_carried_nothing() {
     assert_failure(&error, Class::Transient, "timeout", false);
 }
 
+// R-B8
 #[tokio::test]
 async fn no_attempt_outlasts_its_timeouts() {
     let server = Server::start(vec![Act::Stall]).await;
@@ -439,6 +447,7 @@ impl ProvideCredentials for Counting {
     }
 }
 
+// R-E14
 #[tokio::test]
 async fn credentials_that_the_service_calls_expired_are_not_used_again() {
     let expired = Act::Say(400, r#"{"__type":"ExpiredTokenException","message":"m"}"#.into());
@@ -495,6 +504,7 @@ async fn run(mut command: Command) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+// R-S5
 #[tokio::test]
 async fn put_prints_the_record_id_and_tries_again_what_may_pass() {
     let throttled = Act::Say(503, r#"{"__type":"ServiceUnavailableException"}"#.into());
@@ -511,6 +521,7 @@ async fn put_prints_the_record_id_and_tries_again_what_may_pass() {
     assert_eq!(seen.body, r#"{"DeliveryStreamName":"s","Record":{"Data":"aGVsbG8K"}}"#);
 }
 
+// R-S6
 #[tokio::test]
 async fn put_says_in_one_sentence_what_is_missing() {
     let check = async |arguments: &[&str], variables: &[(&str, &str)], code, expected: &str| {
@@ -528,6 +539,7 @@ async fn put_says_in_one_sentence_what_is_missing() {
         .await;
 }
 
+// R-B9
 #[tokio::test]
 async fn requests_go_through_the_proxy_that_the_environment_names() {
     let (mut proxy, mut server) =
@@ -551,6 +563,7 @@ async fn requests_go_through_the_proxy_that_the_environment_names() {
     assert!(proxy.seen.try_recv().is_err());
 }
 
+// R-B9
 #[tokio::test]
 async fn an_https_endpoint_is_reached_through_a_tunnel() {
     let mut proxy = Server::start(vec![Act::Say(403, String::new())]).await;
@@ -563,6 +576,7 @@ async fn an_https_endpoint_is_reached_through_a_tunnel() {
     assert_eq!(seen.line, "CONNECT firehose.eu-west-1.amazonaws.com:443");
 }
 
+// R-M16
 #[tokio::test]
 async fn doctor_finds_nothing_wrong_with_a_healthy_stream_and_names_what_is_wrong_with_another() {
     let check = async |acts, code, expected: &[&str]| {

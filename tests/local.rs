@@ -226,6 +226,7 @@ async fn more_streams_than_the_quota_are_refused() {
     assert!(error.as_service_error().unwrap().is_limit_exceeded_exception(), "{error:?}");
 }
 
+// R-T4
 #[tokio::test]
 async fn limits_are_the_services() {
     let (local, client) = start(Options::default()).await;
@@ -316,6 +317,7 @@ async fn a_body_that_unpacks_without_end_is_refused() {
     assert!(answer.starts_with("http/1.1 413"), "{answer}");
 }
 
+// R-T4
 #[tokio::test]
 async fn objects_are_laid_out_as_firehose_does() {
     let directory = tempfile::tempdir().unwrap();
@@ -576,6 +578,7 @@ async fn a_request_under_way_is_answered_before_the_service_stops() {
     assert_eq!((counts.delivered_records, counts.ambiguous_records), (3, 0));
 }
 
+// R-T7
 #[tokio::test]
 async fn the_same_seed_and_requests_make_the_same_trouble() {
     let run = async |seed: u64| {

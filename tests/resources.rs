@@ -37,6 +37,7 @@ const FIREHOSE: [&str; 9] = [
     "DeliveryToS3.Success",
 ];
 
+// R-M17
 #[test]
 fn every_series_that_a_dashboard_or_an_alarm_names_is_exported() {
     let exported = Exported::now();
@@ -56,6 +57,7 @@ fn every_series_that_a_dashboard_or_an_alarm_names_is_exported() {
     report(faults);
 }
 
+// R-M17
 #[test]
 fn every_cloudwatch_metric_that_is_named_is_published() {
     let mut metrics = Vec::new();

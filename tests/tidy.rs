@@ -7,8 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use figment::Figment;
 use figment::providers::{Format, Toml};
@@ -19,6 +18,11 @@ use serde_json::Value;
 #[path = "support/figures.rs"]
 #[allow(unreachable_pub, reason = "other tests and a benchmark use it too")]
 mod figures;
+#[path = "support/tree.rs"]
+#[allow(unreachable_pub, dead_code, reason = "another test uses the rest of it")]
+mod tree;
+
+use tree::{Source, backticked, cells, files_below, numbered, read, report, root, sources, tests};
 
 const ARCHITECTURE: &str = "docs/ARCHITECTURE.md";
 const SEMANTICS: &str = "docs/SEMANTICS.md";
@@ -239,6 +243,7 @@ fn every_metric_that_a_document_names_is_exported() {
 }
 
 /// So a name, a type or a label that changes is seen where operators look it up.
+// R-M13
 #[test]
 fn the_table_of_metrics_is_what_is_exported() {
     let row = |family: &Family| {
@@ -274,6 +279,7 @@ fn the_table_of_metrics_is_what_is_exported() {
 }
 
 /// Of labels from closed sets; error codes are the service's.
+// R-L2
 #[test]
 fn the_table_of_labels_has_every_value_that_is_exported() {
     let mut expected = Vec::<String>::new();
@@ -318,7 +324,7 @@ fn every_configuration_key_that_a_document_names_exists() {
         })
     };
     assert!(known("retry.max_delay") && known("listen.app.address") && !known("retry.max_dalay"));
-    let file_endings = ["rs", "toml", "md", "json", "yaml", "sock", "py", "lock", "log"];
+    let file_endings = ["rs", "toml", "md", "json", "jsonl", "yaml", "sock", "py", "js", "ts", "lock", "log"];
     let mut faults = Vec::new();
     for path in documents() {
         for (number, line) in numbered(&read(&path)) {
@@ -364,7 +370,7 @@ fn every_promise_names_tests_that_exist() {
             if names.is_empty() {
                 faults.push(format!("{SEMANTICS}:{number}: the promise names no test in its last column"));
             }
-            for name in names.into_iter().filter(|name| !tests.contains(*name)) {
+            for name in names.into_iter().filter(|name| !tests.contains_key(*name)) {
                 faults.push(format!("{SEMANTICS}:{number}: no test is named `{name}`: name one that is"));
             }
         }
@@ -445,15 +451,6 @@ impl Map {
     }
 }
 
-/// A file of `src`.
-struct Source {
-    /// Below the project's root.
-    path: String,
-    text: String,
-    /// Its lines with their numbers, without comments and test code.
-    product: Vec<(usize, String)>,
-}
-
 impl Source {
     /// The first module of the file's path.
     fn room(&self) -> String {
@@ -483,120 +480,20 @@ impl Source {
     }
 }
 
-/// The files of `src`, each without its test code, and without files that are test code.
-fn sources() -> Vec<Source> {
-    let mut sources = Vec::new();
-    let mut test_files = BTreeSet::new();
-    for path in files_below(&["src"], &["rs"]) {
-        let text = read(&path);
-        let mut tests = Vec::new();
-        let product = product(&text, &mut tests);
-        let directory = Path::new(&path).parent().unwrap();
-        test_files.extend(tests.iter().map(|file| directory.join(file).display().to_string()));
-        sources.push(Source { path, text, product });
-    }
-    sources.retain(|source| !test_files.contains(&source.path));
-    sources
-}
-
-/// The lines of `text` with their numbers, without comments and test code; the modules that it
-/// declares for tests go to `tests`.
-fn product(text: &str, tests: &mut Vec<String>) -> Vec<(usize, String)> {
-    let mut product = Vec::new();
-    let mut lines = numbered(text);
-    while let Some((number, line)) = lines.next() {
-        if line.trim() == "#[cfg(test)]" {
-            let item = lines.next().map(|(_, item)| item).unwrap_or_default();
-            if let Some(module) = item.trim().strip_suffix(';').and_then(|item| item.rsplit(' ').next()) {
-                tests.push(format!("{module}.rs"));
-            } else if item.ends_with('{') {
-                // To the brace that closes it, which rustfmt puts below the attribute.
-                let indent = &line[..line.len() - line.trim_start().len()];
-                lines.by_ref().find(|(_, line)| line.strip_prefix(indent).is_some_and(|rest| rest == "}"));
-            }
-        } else if !line.trim_start().starts_with("//") {
-            product.push((number, line.to_owned()));
-        }
-    }
-    product
-}
-
 fn is_pure(path: &str) -> bool {
     PURE.iter().any(|pure| path.starts_with(pure))
-}
-
-/// The names of all tests: functions with an attribute that ends in `test`, perhaps with arguments.
-fn tests() -> BTreeSet<String> {
-    let mut tests = BTreeSet::new();
-    for path in files_below(&["src", "tests"], &["rs"]) {
-        let mut is_test = false;
-        for line in read(&path).lines().map(str::trim) {
-            let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
-            if let Some((name, _)) = function.and_then(|function| function.split_once('(')) {
-                if std::mem::take(&mut is_test) {
-                    tests.insert(name.to_owned());
-                }
-            } else if line.starts_with("#[") {
-                is_test |= line.contains("test]") || line.contains("test(");
-            }
-        }
-    }
-    tests
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path} could not be read: {error}"))
-}
-
-/// The lines with their numbers from 1.
-fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 /// What users read.
 fn documents() -> Vec<String> {
     let mut documents = files_below(&["docs"], &["md"]);
-    documents.push("README.md".to_owned());
+    documents.extend(["README.md", "SPECIFICATION.md"].map(str::to_owned));
     documents
 }
-
-/// Folders that hold what was not written here, wherever they are.
-const FOREIGN: [&str; 4] = ["target", ".git", "node_modules", "cdk.out"];
 
 /// The project's own files with one of `endings`, as paths below the root, ascending.
 fn project_files(endings: &[&str]) -> Vec<String> {
     files_below(&[""], endings)
-}
-
-fn files_below(paths: &[&str], endings: &[&str]) -> Vec<String> {
-    let mut pending: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-    let mut files = Vec::new();
-    while let Some(path) = pending.pop() {
-        let whole = root().join(&path);
-        if whole.is_dir() {
-            let names = fs::read_dir(whole).unwrap().map(|entry| entry.unwrap().file_name());
-            let own = names.filter(|name| !FOREIGN.iter().any(|foreign| name == *foreign));
-            pending.extend(own.map(|name| path.join(name)));
-        } else if endings.iter().any(|ending| path.extension().or(path.file_name()).unwrap() == *ending) {
-            files.push(path.display().to_string());
-        }
-    }
-    files.sort();
-    files
-}
-
-/// The cells of a row of a Markdown table.
-fn cells(line: &str) -> Option<Vec<String>> {
-    let row = line.trim().strip_prefix('|')?.strip_suffix('|')?;
-    Some(row.split('|').map(|cell| cell.trim().to_owned()).collect())
-}
-
-fn backticked(line: &str) -> Vec<&str> {
-    line.split('`').skip(1).step_by(2).collect()
 }
 
 /// Everything in `line` between `open` and the next `close`.
@@ -626,9 +523,4 @@ fn anchors(text: &str) -> BTreeSet<String> {
             .replace(' ', "-")
     };
     headings.map(slug).collect()
-}
-
-/// Fails with every fault on a line of its own.
-fn report(faults: Vec<String>) {
-    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }

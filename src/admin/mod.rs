@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(respond(&Method::GET, path, "*/*", context).status().as_u16(), expected, "{path}");
     }
 
+    // R-M11
     #[test]
     fn every_path_is_answered_and_others_are_not_found() {
         let context = context();
@@ -192,6 +193,7 @@ mod tests {
         assert_eq!(respond(&Method::POST, "/metrics", "*/*", &context).status().as_u16(), 405);
     }
 
+    // R-M11
     #[test]
     fn a_stream_that_needs_a_human_or_a_drain_ends_readiness_but_not_life() {
         let context = context();
@@ -210,6 +212,7 @@ mod tests {
         check(&context, "/livez", 200);
     }
 
+    // R-M11
     #[test]
     fn a_flush_task_without_a_turn_ends_life() {
         let context = context();

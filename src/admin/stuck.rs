@@ -251,6 +251,7 @@ mod tests {
         }
     }
 
+    // R-M14
     #[test]
     fn each_stretch_of_the_way_is_found() {
         let unknown = Stream::default();
@@ -285,6 +286,7 @@ mod tests {
         check(&new, Place::Nowhere, Level::Ok, "just started");
     }
 
+    // R-M14
     #[test]
     fn the_stream_and_its_destination_are_looked_at_too() {
         let check = |stream: &Stream, at, level, why| check(&calm(stream), at, level, why);

@@ -268,6 +268,7 @@ impl Batcher {
         })
     }
 
+    // snippet-start:[firehose.rust.hydrant.form_batch]
     /// The next batch, if one leaves now.
     pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
         self.poll_ready(now)?;
@@ -301,6 +302,7 @@ impl Batcher {
         }
         (!portions.is_empty()).then_some(Batch { portions, size })
     }
+    // snippet-end:[firehose.rust.hydrant.form_batch]
 
     /// When [`Batcher::poll_batch`] may give something although nothing else happens.
     #[must_use]

@@ -33,6 +33,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
+// R-B2
 #[test]
 fn a_batch_leaves_when_it_has_its_records_and_not_one_sooner() {
     let now = start();
@@ -45,6 +46,7 @@ fn a_batch_leaves_when_it_has_its_records_and_not_one_sooner() {
     assert_eq!(batcher.held(), Size { records: 2, bytes: 20 });
 }
 
+// R-B1
 #[test]
 fn a_batch_leaves_at_its_bytes_and_never_above_them() {
     let now = start();
@@ -63,6 +65,7 @@ fn a_batch_leaves_at_its_bytes_and_never_above_them() {
     check(&[300, 8, 99], &[&[0], &[1]]);
 }
 
+// R-B2
 #[test]
 fn the_oldest_record_waits_for_linger_to_the_instant() {
     let now = start();
@@ -75,6 +78,7 @@ fn the_oldest_record_waits_for_linger_to_the_instant() {
     assert_eq!(batcher.poll_timeout(), None);
 }
 
+// R-B2
 #[test]
 fn a_flush_sends_what_is_here_and_nothing_that_comes_later() {
     let now = start();
@@ -87,6 +91,7 @@ fn a_flush_sends_what_is_here_and_nothing_that_comes_later() {
     assert!(batcher.poll_batch(now).is_none());
 }
 
+// R-E13
 #[test]
 fn a_retry_rides_at_the_head_of_the_next_batch_once_it_is_due() {
     let now = start();
@@ -105,6 +110,7 @@ fn a_retry_rides_at_the_head_of_the_next_batch_once_it_is_due() {
     assert_eq!(batch.portions[0].tries.failures, 1);
 }
 
+// R-E13
 #[test]
 fn a_returned_batch_goes_first_and_whole() {
     let now = start();
@@ -120,6 +126,7 @@ fn a_returned_batch_goes_first_and_whole() {
     assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4]]);
 }
 
+// R-E9
 #[test]
 fn the_halves_of_a_refused_batch_go_as_they_are() {
     let now = start();
@@ -175,6 +182,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // R-B1
     #[test]
     fn every_record_comes_out_once_in_legal_batches(steps in proptest::collection::vec(step(), 0..60)) {
         let limits = limits(7, 90);

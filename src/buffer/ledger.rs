@@ -202,6 +202,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        // R-L1
         #[test]
         fn the_equation_holds_after_every_move(moves in proptest::collection::vec((0u8..4, 1u64..1000), 0..200)) {
             let ledger = Ledger::default();

@@ -238,6 +238,7 @@ mod tests {
         std::array::from_fn(|_| partials.enter())
     }
 
+    // R-P17
     #[tokio::test(start_paused = true)]
     async fn past_the_limit_one_goes_on_at_a_time_and_nobody_gives_up() {
         let [first, second, third] = enter(100);
@@ -276,6 +277,7 @@ mod tests {
         waiting.await;
     }
 
+    // R-P18
     #[tokio::test(start_paused = true)]
     async fn a_producer_that_goes_on_sending_is_not_silent_but_is_not_waited_for_for_ever() {
         let [slow, waiter] = enter(100);

@@ -316,6 +316,7 @@ mod tests {
         check(&[file.path().to_owned()], expected).unwrap().to_string()
     }
 
+    // R-T2
     #[test]
     fn the_check_finds_what_is_lost_doubled_and_damaged() {
         let check = |lines: &[Vec<u8>], expected: &str| assert_eq!(verdict(lines, 3), expected);

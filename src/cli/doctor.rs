@@ -587,6 +587,7 @@ mod tests {
         check(None, Level::Warning);
     }
 
+    // R-M16
     #[test]
     fn describing_is_a_convenience_and_putting_is_not() {
         let check = |result: Result<Description, WatchError>, expected| {

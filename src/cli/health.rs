@@ -70,6 +70,7 @@ fn reachable(address: Address) -> Address {
 mod tests {
     use super::*;
 
+    // R-T5
     #[test]
     fn a_listener_on_every_interface_is_asked_on_loopback() {
         let check = |from: &str, to: &str| {

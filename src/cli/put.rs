@@ -99,6 +99,7 @@ fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> 
     Ok(record)
 }
 
+// snippet-start:[firehose.rust.hydrant.put_with_retries]
 /// Puts `record`, with retries of what may pass that `say` is told of, and returns its id.
 async fn put(
     firehose: &impl Firehose,
@@ -136,6 +137,7 @@ async fn put(
         }
     }
 }
+// snippet-end:[firehose.rust.hydrant.put_with_retries]
 
 /// The attempt at sending `record` alone.
 fn one(config: &Config, record: Vec<u8>) -> Put {
@@ -156,6 +158,7 @@ mod tests {
     use super::*;
     use crate::config::Sources;
 
+    // R-S4
     #[test]
     fn the_delimiter_is_appended_once() {
         let check = |data: &str, delimiter: &[u8], expected: &[u8]| {
@@ -166,6 +169,7 @@ mod tests {
         check("a", b"", b"a");
     }
 
+    // R-S6
     #[test]
     fn a_record_that_firehose_cannot_take_is_wrong_usage() {
         let check = |bytes: usize, expected: Option<u8>| {
@@ -199,6 +203,7 @@ mod tests {
         }
     }
 
+    // R-S5
     #[tokio::test(start_paused = true)]
     async fn what_may_pass_is_tried_six_times_and_what_will_not_once() {
         const RETRYING: &str = "Operation failed, retrying";

@@ -196,6 +196,7 @@ fn progress(files: &[PathBuf], acknowledged: watch::Receiver<Option<u64>>) -> Pr
 mod tests {
     use super::*;
 
+    // R-T3
     #[test]
     fn lines_are_counted_as_the_listener_takes_them_however_they_are_cut() {
         let check = |text: &str, expected: u64| {

@@ -234,6 +234,7 @@ mod tests {
         check(5_242_880.0, "5,242,880");
     }
 
+    // R-M4
     #[test]
     fn what_is_unknown_is_not_shown_as_zero() {
         let found = Found { stream: Stream::default(), failed: false };

@@ -195,11 +195,13 @@ mod tests {
         assert_eq!(values(REFERENCE), values(example));
     }
 
+    // R-C10
     #[test]
     fn every_key_of_the_reference_file_has_its_default() {
         assert_eq!(values(&everything_set()), values(REFERENCE));
     }
 
+    // R-C10
     #[test]
     fn the_reference_file_has_every_key_and_no_other() {
         let set = layer::file(Path::new("hydrant.toml"), &everything_set()).expect("the file is TOML");

@@ -91,6 +91,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+// snippet-start:[firehose.rust.hydrant.read_answer]
 /// The verdicts in a fully parsed answer to `records` records.
 ///
 /// # Errors
@@ -120,6 +121,7 @@ pub(super) fn verdicts(output: &PutRecordBatchOutput, records: usize) -> Result<
         ambiguous: true,
     })
 }
+// snippet-end:[firehose.rust.hydrant.read_answer]
 
 fn failed_entry((index, entry): (usize, &PutRecordBatchResponseEntry)) -> Option<FailedEntry> {
     let code = entry.error_code()?;
@@ -130,6 +132,7 @@ fn failed_entry((index, entry): (usize, &PutRecordBatchResponseEntry)) -> Option
 mod tests {
     use super::*;
 
+    // R-B4
     #[test]
     fn only_the_documented_shape_is_taken_at_its_word() {
         let check = |answer: &str, records, expected| {

@@ -51,6 +51,7 @@ pub fn encoded_len(stream: &str, spans: &[Span]) -> usize {
     exact_len(&quoted(stream), spans)
 }
 
+// snippet-start:[firehose.rust.hydrant.encode_batch]
 /// The body of the request that puts the records of `spans`, in order, on `stream`. Without spans
 /// it is a request of no records, which the service refuses.
 #[must_use]
@@ -73,6 +74,7 @@ pub fn encode(stream: &str, spans: &[Span]) -> Bytes {
     assert_eq!(body.len(), len, "the length of a body is known before it is written");
     Bytes::from(body)
 }
+// snippet-end:[firehose.rust.hydrant.encode_batch]
 
 /// An upper bound on the memory that [`encode`] takes for `records` records of `bytes` bytes in
 /// all, on a stream whose name is `stream_name_len` bytes long. What a request holds until it is
@@ -103,6 +105,7 @@ mod tests {
     use super::*;
     use crate::firehose::testing;
 
+    // R-B3
     #[test]
     fn a_body_is_the_json_that_the_service_documents() {
         let check = |stream, records: &[&[u8]], expected: &str| {
@@ -114,6 +117,7 @@ mod tests {
     }
 
     proptest! {
+        // R-B6
         #[test]
         fn counts_alone_bound_a_body(stream in "\\PC{0,8}|[\\x00-\\x1f\"]{0,8}", spans in testing::spans()) {
             let bytes = spans.iter().map(Span::bytes).sum();

@@ -173,6 +173,7 @@ where
     }
 }
 
+// snippet-start:[firehose.rust.hydrant.classify]
 pub(super) fn service_error(
     code: Option<&str>,
     said: Option<&str>,
@@ -199,6 +200,7 @@ pub(super) fn service_error(
     };
     PutError { class, message: sentence(&code, said, status, class, target), code, ambiguous }
 }
+// snippet-end:[firehose.rust.hydrant.classify]
 
 /// A label for an answer that carries no error code.
 fn status_code(status: u16) -> Cow<'static, str> {
@@ -426,6 +428,7 @@ mod tests {
         endpoint: None,
     };
 
+    // R-E5
     #[test]
     fn every_known_code_keeps_its_class_whatever_the_status() {
         for &(code, class) in CODES {
@@ -446,6 +449,7 @@ mod tests {
         assert!(CREDENTIAL_CODES.iter().all(|code| lookup(code).is_some()));
     }
 
+    // R-E5
     #[test]
     fn an_answer_without_a_known_code_is_judged_by_its_status() {
         let check = |code, status, class, ambiguous| {
@@ -469,6 +473,7 @@ mod tests {
         check(None, 301, Class::Permanent, false);
     }
 
+    // R-E5
     #[test]
     fn an_entry_is_throttled_or_transient_and_never_final() {
         let check = |code, expected| assert_eq!(entry_class(code), expected, "{code}");
@@ -489,6 +494,7 @@ mod tests {
         check(&"x".repeat(65), "unknown");
     }
 
+    // R-E7
     #[test]
     fn a_sentence_says_what_to_do() {
         let check = |code, expected: &str| {

@@ -95,6 +95,7 @@ impl Watch for Sdk {
         self.describe_stream(stream).await
     }
 
+    // snippet-start:[cloudwatch.rust.hydrant.get_metric_data]
     async fn metrics(
         &self,
         stream: &str,
@@ -144,7 +145,9 @@ impl Watch for Sdk {
         }
         Ok(series)
     }
+    // snippet-end:[cloudwatch.rust.hydrant.get_metric_data]
 
+    // snippet-start:[cloudwatch.rust.hydrant.put_metric_data]
     async fn publish(&self, publication: &Publication<'_>) -> Result<(), WatchError> {
         let loaded = self.loaded().await?;
         let client = loaded.cloudwatch(self)?;
@@ -161,6 +164,7 @@ impl Watch for Sdk {
         };
         ended.map_err(WatchError::from)
     }
+    // snippet-end:[cloudwatch.rust.hydrant.put_metric_data]
 }
 
 const GET: &str = "GetMetricData";
@@ -279,6 +283,7 @@ fn metric_datum(datum: &Datum, publication: &Publication<'_>) -> MetricDatum {
 mod tests {
     use super::*;
 
+    // R-M10
     #[test]
     fn an_endpoint_on_this_host_stands_in_for_cloudwatch_too() {
         let check = |url, expected| assert_eq!(is_emulator(url), expected, "{url}");

@@ -331,6 +331,7 @@ mod tests {
         assert_eq!((asked.load(Ordering::Relaxed), key(&credentials).await), (1, "key1".to_owned()));
     }
 
+    // R-E14
     #[tokio::test(start_paused = true)]
     async fn credentials_are_replaced_before_they_end_without_anyone_asking() {
         let (credentials, _) = credentials(0..0);
@@ -341,6 +342,7 @@ mod tests {
         assert_eq!(key(&credentials).await, "key1");
     }
 
+    // R-E14
     #[tokio::test(start_paused = true)]
     async fn old_credentials_serve_to_their_end_while_their_source_fails_and_is_asked_again() {
         let check = async |failing, expected| {

@@ -126,6 +126,7 @@ mod tests {
         read(&stream).unwrap()
     }
 
+    // R-M2
     #[test]
     fn everything_that_is_told_is_read() {
         let found = read(&json!({
@@ -158,6 +159,7 @@ mod tests {
         assert_eq!(found, Some(expected));
     }
 
+    // R-M2
     #[test]
     fn what_is_missing_or_odd_costs_nothing_else() {
         let found = with(json!({ "ExtendedS3DestinationDescription": { "BufferingHints": 7 } }));
@@ -168,6 +170,7 @@ mod tests {
         assert_eq!(Description::read(b"<html>"), None);
     }
 
+    // R-M2
     #[test]
     fn the_destination_is_told_from_the_s3_that_it_goes_by() {
         let s3 = json!({ "BufferingHints": { "IntervalInSeconds": 300 } });

@@ -161,6 +161,7 @@ mod tests {
 
     use super::*;
 
+    // R-M10
     #[test]
     fn only_awss_own_endpoints_get_cbor() {
         let check = |uri, expected| assert_eq!(is_aws(uri), expected, "{uri}");

@@ -207,6 +207,7 @@ mod tests {
     }
 
     proptest! {
+        // R-B3
         #[test]
         fn our_body_is_the_stock_body_byte_for_byte(stream in any::<String>(), spans in testing::spans()) {
             let input = input(&stream, &spans);
@@ -311,6 +312,7 @@ mod tests {
         })
     }
 
+    // R-B4
     #[test]
     fn an_answer_is_believed_only_where_it_agrees_with_itself_and_the_request() {
         let check =

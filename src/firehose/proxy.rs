@@ -126,6 +126,7 @@ mod tests {
         check(&all("*"), "https://example.com", None);
     }
 
+    // R-B9
     #[test]
     fn this_host_and_its_metadata_services_are_never_behind_a_proxy() {
         let all = &[("ALL_PROXY", "http://a:3")];

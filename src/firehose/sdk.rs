@@ -128,6 +128,7 @@ impl Sdk {
         }
     }
 
+    // snippet-start:[firehose.rust.hydrant.describe_delivery_stream]
     /// See [`super::Watch::describe`].
     pub(super) async fn describe_stream(&self, stream: &str) -> Result<Description, WatchError> {
         let loaded = self.loaded().await?;
@@ -160,6 +161,7 @@ impl Sdk {
             })),
         }
     }
+    // snippet-end:[firehose.rust.hydrant.describe_delivery_stream]
 
     /// What the service answers to a `PutRecordBatch` of no records, which it must refuse: a
     /// [`Class::Refused`] means that the request came past authentication.
@@ -196,6 +198,7 @@ impl Sdk {
         loaded.credentials.keys().await.map_err(|error| classify::credentials_error(&error))
     }
 
+    // snippet-start:[sts.rust.hydrant.get_caller_identity]
     /// The ARN of whoever the credentials belong to, from STS.
     ///
     /// # Errors
@@ -221,6 +224,7 @@ impl Sdk {
         let output = output.map_err(|error| classify::put_error(&error, target))?;
         Ok(output.arn().unwrap_or("an identity without an ARN").to_owned())
     }
+    // snippet-end:[sts.rust.hydrant.get_caller_identity]
 
     /// Scheme and authority of the endpoint, known once a request was tried.
     #[must_use]
@@ -334,6 +338,7 @@ impl Loaded {
         }
     }
 
+    // snippet-start:[firehose.rust.hydrant.put_record]
     async fn put_record(&self, put: &Put) -> Result<Answer, PutError> {
         let mut records = put.spans.iter().flat_map(Span::shared);
         let (Some(data), None) = (records.next(), records.next()) else {
@@ -352,7 +357,9 @@ impl Loaded {
             id => Ok(Answer { failed: Vec::new(), record_id: Some(id.to_owned()) }),
         }
     }
+    // snippet-end:[firehose.rust.hydrant.put_record]
 
+    // snippet-start:[firehose.rust.hydrant.put_record_batch]
     async fn put_fast(&self, put: &Put) -> Result<Answer, PutError> {
         let records = put.spans.iter().map(Span::records).sum();
         let prebuilt = Prebuilt::new(&put.stream, &put.spans);
@@ -373,6 +380,7 @@ impl Loaded {
         let output = call.send().await.map_err(|error| self.failed("PutRecordBatch", &put.stream, &error))?;
         answer::verdicts(&output, count)
     }
+    // snippet-end:[firehose.rust.hydrant.put_record_batch]
 
     fn failed<E>(&self, operation: &'static str, stream: &str, error: &SdkError<E, HttpResponse>) -> PutError
     where

@@ -252,6 +252,7 @@ mod tests {
         assert_eq!(feed([stream.as_bytes()], "\n", 100).0, expected, "{stream:?}");
     }
 
+    // R-P5
     #[test]
     fn a_line_is_a_record_however_it_ends() {
         check("a\nb\n", &["a\n", "b\n"]);
@@ -311,6 +312,7 @@ mod tests {
     }
 
     proptest! {
+        // R-P5
         #[test]
         fn any_cut_of_any_stream_gives_the_records_of_the_definition(
             stream in stream(),

@@ -151,6 +151,7 @@ impl Acker {
 mod tests {
     use super::*;
 
+    // R-P12
     #[test]
     fn the_count_covers_a_record_only_with_all_before_it() {
         let mut acker = Acker::new(Acks::Delivered);

@@ -67,6 +67,7 @@ fn delivery(destination: Destination) -> Vec<Wanted> {
 mod tests {
     use super::*;
 
+    // R-M1
     #[test]
     fn what_is_asked_follows_from_the_destination() {
         let names = |destination, limits| -> Vec<_> {
@@ -82,6 +83,7 @@ mod tests {
         assert_eq!(names(Some(Destination::Iceberg), false)[4..], ["DeliveryToIceberg.DataFreshness"]);
     }
 
+    // R-M1
     #[test]
     fn every_reading_has_a_metric() {
         let asked: Vec<_> =

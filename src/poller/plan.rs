@@ -173,6 +173,7 @@ mod tests {
         calls.iter().filter(|(_, call)| is(call)).count()
     }
 
+    // R-M3
     #[test]
     fn the_stream_is_described_first_and_then_a_fifth_as_often_as_its_metrics_are_read() {
         let calls = calls(MINUTE, false, 100 * MINUTE, |_| CallOutcome::Ok);
@@ -195,6 +196,7 @@ mod tests {
         assert!((90..=110).contains(&count(&calls, |call| *call == Call::Publish)));
     }
 
+    // R-M3
     #[test]
     fn failures_of_one_kind_slow_that_kind_down_and_no_other() {
         for failure in [CallOutcome::Failed, CallOutcome::Throttled, CallOutcome::Denied] {
@@ -207,6 +209,7 @@ mod tests {
         }
     }
 
+    // R-M3
     #[test]
     fn a_thousand_sidecars_stay_below_the_five_calls_a_second_of_the_control_plane() {
         let mut seconds = vec![0u32; 3600];

@@ -200,6 +200,7 @@ mod tests {
         data.iter().find(|datum| datum.name == name).unwrap_or_else(|| panic!("no {name}"))
     }
 
+    // R-M8
     #[test]
     fn counters_are_what_they_grew_by_and_gauges_what_they_were() {
         let ledger = Arc::new(Ledger::default());

@@ -100,6 +100,7 @@ async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
+// R-M1
 #[tokio::test(start_paused = true)]
 async fn the_stream_is_described_and_its_destinations_metrics_are_read() {
     let Running { fake, figures, .. } = start(Fake::default(), None);
@@ -113,6 +114,7 @@ async fn the_stream_is_described_and_its_destinations_metrics_are_read() {
     assert_eq!(fake.count("publish"), 0);
 }
 
+// R-M6
 #[tokio::test(start_paused = true)]
 async fn a_missing_permission_costs_what_it_is_for_and_nothing_else() {
     for (denied, action, others) in [
@@ -138,6 +140,7 @@ async fn a_missing_permission_costs_what_it_is_for_and_nothing_else() {
     }
 }
 
+// R-M8
 #[tokio::test(start_paused = true)]
 async fn every_record_is_published_once_whether_or_not_a_call_failed() {
     let Running { fake, figures, stop, task } = start(Fake::default(), Some("apps"));
@@ -156,6 +159,7 @@ async fn every_record_is_published_once_whether_or_not_a_call_failed() {
     assert!(published.iter().all(|(namespace, _)| namespace == "apps"));
 }
 
+// R-M7
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_never_answered_does_not_hold_up_the_end() {
     let fake = Fake::default();
@@ -169,6 +173,7 @@ async fn a_call_that_is_never_answered_does_not_hold_up_the_end() {
     assert!(took <= LAST_PUBLICATION, "{took:?}");
 }
 
+// R-M4
 #[test]
 fn the_latest_whole_minute_is_taken_and_a_growing_one_only_without_it() {
     let at = |minutes: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(60 * minutes);

@@ -13,6 +13,7 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
+// snippet-start:[firehose.rust.hydrant.backoff]
 impl Backoff {
     /// The wait after `failures` failures in a row (at least 1).
     #[must_use]
@@ -23,11 +24,13 @@ impl Backoff {
         delay + delay.mul_f64(self.jitter * random.f64())
     }
 }
+// snippet-end:[firehose.rust.hydrant.backoff]
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    // R-E2
     #[test]
     fn the_wait_doubles_from_base_to_max_and_jitter_only_adds() {
         let backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(30), jitter: 0.3 };

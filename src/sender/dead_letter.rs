@@ -185,6 +185,7 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    // R-E4
     #[test]
     fn a_letter_keeps_the_records_bytes_and_the_reason() {
         let directory = tempfile::tempdir().unwrap();
@@ -201,6 +202,7 @@ mod tests {
         assert_eq!(lines[1]["data"], "Ygo=");
     }
 
+    // R-E15
     #[test]
     fn what_does_not_fit_whole_leaves_the_store_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
@@ -214,6 +216,7 @@ mod tests {
         assert_eq!(data, ["Zmlyc3QK", "bGFzdAo="]);
     }
 
+    // R-E15
     #[test]
     fn half_a_line_of_a_daemon_that_died_spoils_no_other() {
         let directory = tempfile::tempdir().unwrap();
@@ -226,6 +229,7 @@ mod tests {
         assert!(serde_json::from_str::<serde_json::Value>(lines[1]).is_ok());
     }
 
+    // R-E15
     #[test]
     fn a_directory_that_can_not_be_made_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -57,6 +57,7 @@ impl Gate {
         Self { backoff, trouble: None }
     }
 
+    // snippet-start:[firehose.rust.hydrant.gate]
     /// A request that was sent at `sent` failed as a whole.
     pub fn handle_failure(
         &mut self,
@@ -91,6 +92,7 @@ impl Gate {
         trouble.until = now + delay;
         Step::Closed(delay)
     }
+    // snippet-end:[firehose.rust.hydrant.gate]
 
     /// The service carried a request out. Returns the trouble that this ends.
     pub fn handle_success(&mut self) -> Option<Trouble> {
@@ -147,6 +149,7 @@ mod tests {
         Instant::now()
     }
 
+    // R-E6
     #[test]
     fn a_failure_closes_the_gate_and_one_request_looks_after_the_wait() {
         let (mut gate, mut random) = gate();
@@ -161,6 +164,7 @@ mod tests {
         assert_eq!(gate.poll_room(1, 8, later), 7);
     }
 
+    // R-E6
     #[test]
     fn the_wait_doubles_with_each_look_and_not_with_requests_that_were_under_way() {
         let (mut gate, mut random) = gate();
@@ -176,6 +180,7 @@ mod tests {
         assert_eq!(gate.trouble().map(|trouble| trouble.failures), Some(3));
     }
 
+    // R-E7
     #[test]
     fn a_permanent_failure_is_asked_about_slowly() {
         let (mut gate, mut random) = gate();

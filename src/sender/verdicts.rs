@@ -39,6 +39,7 @@ pub struct Spent {
     pub code: Cow<'static, str>,
 }
 
+// snippet-start:[firehose.rust.hydrant.verdicts]
 /// Reads an answer against the batch that it answers.
 ///
 /// An entry that was throttled does not spend its record's retries; any other failure of an entry
@@ -75,6 +76,7 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
     }
     verdicts
 }
+// snippet-end:[firehose.rust.hydrant.verdicts]
 
 impl Verdicts {
     fn fail(&mut self, mut portion: Portion, entry: &FailedEntry, max_retries: u32) {
@@ -142,6 +144,7 @@ mod tests {
         Answer { failed: failed.collect(), record_id: None }
     }
 
+    // R-E1
     #[test]
     fn exactly_the_failed_entries_are_sent_again() {
         let answer = failing(&[(0, Class::Throttled), (3, Class::Throttled), (4, Class::Throttled)]);
@@ -152,6 +155,7 @@ mod tests {
         assert!(!verdicts.all_throttled);
     }
 
+    // R-E3
     #[test]
     fn a_records_own_failures_spend_its_retries_and_throttling_does_not() {
         let check = |class: Class, max_retries: u32, expected: Option<u32>| {
@@ -174,6 +178,7 @@ mod tests {
     }
 
     proptest! {
+        // R-E1
         #[test]
         fn every_record_gets_one_verdict_by_its_entry(
             chunks in proptest::collection::vec(1u8..8, 1..6),

@@ -22,7 +22,22 @@ pub(super) struct Voice {
     dropped: Quiet,
     failed: Quiet,
     /// Batches that have had no line yet.
-    unsaid: Size,
+    unsaid: Batches,
+}
+
+/// Several batches as one.
+#[derive(Debug, Default)]
+struct Batches {
+    number: u64,
+    size: Size,
+    failed_put_count: usize,
+}
+
+impl Batches {
+    fn say(self) {
+        let Self { number: batches, size: Size { records, bytes }, failed_put_count } = self;
+        tracing::info!(records, bytes, failed_put_count, batches, "Batch ingested successfully");
+    }
 }
 
 impl Voice {
@@ -37,45 +52,37 @@ impl Voice {
             spent: failures(),
             dropped: failures(),
             failed: failures(),
-            unsaid: Size::default(),
+            unsaid: Batches::default(),
         }
     }
 
     /// The service carried out a request of `size`.
     pub(super) fn delivered(&mut self, size: Size, answer: &Answer, at: Instant) {
-        let failed_put_count = answer.failed.len();
         if let Some(record_id) = &answer.record_id {
             if let Some(suppressed) = self.record.say(at) {
                 tracing::info!(record_id, bytes = size.bytes, suppressed, "Record ingested successfully");
             }
             return;
         }
-        self.unsaid += size;
-        if let Some(suppressed) = self.batch.say(at) {
-            let Size { records, bytes } = std::mem::take(&mut self.unsaid);
-            tracing::info!(
-                records,
-                bytes,
-                failed_put_count,
-                batches = suppressed + 1,
-                "Batch ingested successfully"
-            );
+        self.unsaid.number += 1;
+        self.unsaid.size += size;
+        self.unsaid.failed_put_count += answer.failed.len();
+        if self.batch.say(at).is_some() {
+            std::mem::take(&mut self.unsaid).say();
         }
     }
 
-    /// Sums up the batches that have had no line, if there are any.
-    pub(super) fn rest(&mut self, at: Instant) {
-        let Size { records, bytes } = std::mem::take(&mut self.unsaid);
-        if records > 0 {
-            let batches = self.batch.say(at).unwrap_or_default();
-            tracing::info!(records, bytes, failed_put_count = 0, batches, "Batch ingested successfully");
+    /// Sums up the batches that have had no line, if there are any: there will be no more.
+    pub(super) fn rest(&mut self) {
+        if self.unsaid.number > 0 {
+            std::mem::take(&mut self.unsaid).say();
         }
     }
 
-    /// The same once a line may be said again.
+    /// The same, once a line may be said again.
     pub(super) fn rest_if_quiet(&mut self, at: Instant) {
-        if self.unsaid.records > 0 && self.batch.is_quiet(at) {
-            self.rest(at);
+        if self.unsaid.number > 0 && self.batch.is_quiet(at) && self.batch.say(at).is_some() {
+            self.rest();
         }
     }
 

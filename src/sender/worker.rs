@@ -177,7 +177,7 @@ impl<F: Firehose> Worker<F> {
                 && self.burials.is_empty()
                 && self.batcher.held().records == 0
             {
-                self.voice.rest(at);
+                self.voice.rest();
                 return Count::default();
             }
             let timeout = self.poll_timeout(at);

@@ -133,6 +133,7 @@ mod tests {
 
     use super::*;
 
+    // R-M12
     #[test]
     fn open_metrics_goes_to_who_asks_for_it_by_name() {
         let check = |accept, expected| assert_eq!(Format::accepted(accept), expected, "{accept}");

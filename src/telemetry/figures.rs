@@ -481,6 +481,7 @@ mod tests {
     use super::*;
     use crate::buffer::{Count, DropReason};
 
+    // R-L2
     #[test]
     fn the_exposition_holds_the_ledger_and_the_labelled_families() {
         let ledger = Arc::new(Ledger::default());
@@ -513,6 +514,7 @@ mod tests {
         }
     }
 
+    // R-M13
     #[test]
     fn made_up_error_codes_do_not_grow_the_exposition() {
         let mut figures = Figures::new(Arc::default(), super::super::now());

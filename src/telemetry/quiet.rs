@@ -45,6 +45,7 @@ impl Quiet {
 mod tests {
     use super::*;
 
+    // R-E16
     #[test]
     #[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
     fn a_burst_is_said_the_rest_is_counted() {

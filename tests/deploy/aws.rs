@@ -43,6 +43,7 @@ fn filled(file: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+// R-R1
 #[test]
 fn the_stack_is_one_template_that_needs_no_bootstrap() {
     let Some(cdk) = cdk() else { return };
@@ -56,6 +57,7 @@ fn the_stack_is_one_template_that_needs_no_bootstrap() {
     assert!(size < INLINE_TEMPLATE_BYTES, "{size} bytes");
 }
 
+// R-R1
 #[test]
 fn the_bucket_is_encrypted_private_and_outlives_the_stack() {
     let Some(cdk) = cdk() else { return };
@@ -89,6 +91,7 @@ fn the_bucket_is_encrypted_private_and_outlives_the_stack() {
     );
 }
 
+// R-R1
 #[test]
 fn the_stream_takes_direct_puts_and_delivers_them_into_the_bucket() {
     let Some(cdk) = cdk() else { return };
@@ -122,6 +125,7 @@ fn the_stream_takes_direct_puts_and_delivers_them_into_the_bucket() {
     );
 }
 
+// R-R1
 #[test]
 fn firehose_may_write_objects_and_errors_and_nothing_else() {
     let Some(cdk) = cdk() else { return };
@@ -164,6 +168,7 @@ fn allowed() -> BTreeMap<String, String> {
     allowed.collect()
 }
 
+// R-R2
 #[test]
 fn the_stacks_policy_is_the_one_for_those_without_cdk() {
     let Some(cdk) = cdk() else { return };
@@ -197,6 +202,7 @@ fn the_readme_lists_the_permissions_of_the_policy() {
 }
 
 /// botocore knows all operations of the services; those that `src` calls are those allowed.
+// R-R2
 #[tokio::test]
 async fn the_policy_allows_what_the_code_calls() {
     /// Needs no permission: `hydrant doctor` asks who the credentials are.
@@ -241,6 +247,7 @@ fn alarms(template: &Value) -> BTreeMap<String, Value> {
         .collect()
 }
 
+// R-R2
 #[test]
 fn the_stacks_alarms_and_dashboard_are_those_of_the_files() {
     let Some(cdk) = cdk() else { return };
@@ -315,6 +322,7 @@ async fn the_documented_commands_make_the_policy_without_cdk() {
     assert_eq!(policy["Statement"][4]["Condition"]["StringEquals"]["cloudwatch:namespace"], "hydrant");
 }
 
+// R-R4
 #[test]
 fn every_setting_changes_what_it_is_for() {
     let Some(cdk) = cdk() else { return };
@@ -362,6 +370,7 @@ fn every_setting_changes_what_it_is_for() {
     lint(&changed);
 }
 
+// R-R4
 #[test]
 fn wrong_settings_are_named_all_at_once() {
     let Some(cdk) = cdk() else { return };
@@ -407,6 +416,7 @@ fn without_metric_math(mut template: Value) -> Value {
 
 /// As a newcomer goes: deploy, take the outputs, run hydrant with them, send sample records, and
 /// find them in the bucket. The cloud is ministack, which knows nothing of hydrant or CDK.
+// R-R3
 #[tokio::test]
 async fn records_go_through_the_deployed_stack_into_its_bucket_each_once() {
     const RECORDS: u64 = 3000;

@@ -1,5 +1,7 @@
-//! The files by which users run hydrant, before the programs that are to read them, and deployed for
-//! real where something at hand can play the part of the cloud.
+//! The files by which users run hydrant, before the programs that are to read them: the CDK and
+//! cfn-lint, kubectl and helm, the schemas of the Kubernetes API, botocore's model and moto, busybox
+//! and Python; deployed for real where something at hand can play the part of the cloud. And what they
+//! promise: that the pieces of a file go with each other, and with the daemon.
 //!
 //! Programs that are not ours are installed below Cargo's target directory. Where that cannot be
 //! done, or one is missing, a test says `skipped: …` and passes, unless `REQUIRE_PEERS` is set: then
@@ -22,11 +24,16 @@ mod daemon;
 mod python;
 
 mod aws;
+mod ecs;
+mod helm;
 mod image;
+mod kubernetes;
 mod manual;
 mod node;
 mod package;
+mod pods;
 mod sample_data;
+mod tools;
 
 /// A file or folder of the project.
 fn project(path: &str) -> PathBuf {

@@ -31,6 +31,7 @@ fn lines(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// On every machine and every version of Node: what is in S3 can be compared with what was sent.
+// R-R5
 #[tokio::test]
 async fn a_seed_gives_the_same_records_everywhere() {
     const FIRST: &str = concat!(
@@ -50,6 +51,7 @@ async fn a_seed_gives_the_same_records_everywhere() {
     assert_ne!(first, other);
 }
 
+// R-R5
 #[tokio::test]
 async fn there_are_as_many_records_as_asked_for_and_each_is_of_the_size() {
     for (count, size) in [(1, 256), (5000, 256), (5000, 401), (3, 1_024_000)] {
@@ -101,6 +103,7 @@ async fn until_still(child: &Child) {
     }
 }
 
+// R-R5
 #[tokio::test]
 async fn a_reader_that_stops_is_waited_for_and_nothing_piles_up() {
     const RECORDS: usize = 300_000;

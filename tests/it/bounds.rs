@@ -33,6 +33,7 @@ fn numbers(delivered: &HashMap<Vec<u8>, usize>) -> Vec<usize> {
     (0..RECORDS).filter(expected).collect()
 }
 
+// R-P14
 #[tokio::test]
 async fn a_full_buffer_that_blocks_holds_producers_back_and_loses_nothing() {
     let sink = down().await;
@@ -81,12 +82,14 @@ async fn overfill(on_full: &str) -> Vec<usize> {
     survivors
 }
 
+// R-P15
 #[tokio::test]
 async fn drop_newest_keeps_what_came_first() {
     let survivors = overfill("drop-newest").await;
     assert!(survivors.iter().copied().eq(0..survivors.len()), "{survivors:?}");
 }
 
+// R-P15
 #[tokio::test]
 async fn drop_oldest_keeps_what_came_last_and_what_was_under_way() {
     let survivors = overfill("drop-oldest").await;
@@ -151,26 +154,31 @@ async fn check_memory(memory: usize, load: Load, faults: Option<Faults>, setting
     assert!(daemon.stop().await.status.success());
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_with_one_fast_producer() {
     check_memory(32 << 20, Load { connections: 1, each: lines(40_000, 1000) }, None, &[]).await;
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_with_two_hundred_fast_producers() {
     check_memory(32 << 20, Load { connections: 200, each: lines(200, 1000) }, None, &[]).await;
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_with_a_thousand_halves_of_lines() {
     check_memory(8 << 20, Load { connections: 1000, each: vec![b'x'; 20_000] }, None, &[]).await;
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_with_lines_of_one_byte() {
     check_memory(4 << 20, Load { connections: 4, each: b"a\n".repeat(100_000) }, None, &[]).await;
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_with_the_largest_records() {
     check_memory(32 << 20, Load { connections: 4, each: lines(10, 1_024_000) }, None, &[]).await;
@@ -182,6 +190,7 @@ async fn memory_is_bounded_with_crowds_of_tiny_lines_behind_long_ones() {
     check_memory(8 << 20, Load { connections: 8, each }, None, &[]).await;
 }
 
+// R-B6
 #[tokio::test]
 async fn memory_is_bounded_with_a_slow_service_and_many_requests() {
     let slow = Faults { latency: Duration::from_millis(100), ..Faults::default() };
@@ -189,6 +198,7 @@ async fn memory_is_bounded_with_a_slow_service_and_many_requests() {
     check_memory(32 << 20, load, Some(slow), &["send.max_in_flight=64"]).await;
 }
 
+// R-P16
 #[tokio::test]
 async fn memory_is_bounded_when_every_record_is_to_be_retried() {
     let failing = Faults { fail_records: 0.5, ..Faults::default() };
@@ -196,6 +206,7 @@ async fn memory_is_bounded_when_every_record_is_to_be_retried() {
     check_memory(4 << 20, load, Some(failing), &["retry.base_delay=50ms"]).await;
 }
 
+// R-B7
 #[tokio::test]
 async fn the_smallest_buffer_delivers_with_any_shape_of_traffic() {
     let smallest = async |connections, each, settings: &[&str]| {
@@ -207,6 +218,7 @@ async fn the_smallest_buffer_delivers_with_any_shape_of_traffic() {
     smallest(12, lines(60, 12_000), &["linger=1h"]).await;
 }
 
+// R-P15
 #[tokio::test]
 async fn drop_oldest_never_holds_a_producer_back() {
     let sink = down().await;
@@ -223,6 +235,7 @@ async fn drop_oldest_never_holds_a_producer_back() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-B7
 #[tokio::test]
 async fn a_record_that_the_buffer_can_not_carry_is_rejected_with_the_size_that_fits() {
     let sink = Sink::start(Options::default()).await;
@@ -242,6 +255,7 @@ async fn a_record_that_the_buffer_can_not_carry_is_rejected_with_the_size_that_f
     assert_eq!(sink.delivered().await, [line(1, 100), line(2, fits)].concat());
 }
 
+// R-P8
 #[tokio::test]
 async fn a_line_longer_than_max_record_bytes_is_rejected_whole_and_the_next_goes_on() {
     let sink = Sink::start(Options::default()).await;
@@ -262,6 +276,7 @@ async fn a_line_longer_than_max_record_bytes_is_rejected_whole_and_the_next_goes
     assert_eq!(sink.delivered().await, [line(0, 100), line(3, 50)].concat());
 }
 
+// R-P18
 #[tokio::test]
 async fn of_silent_unfinished_records_the_largest_gives_way_and_small_producers_go_on() {
     let sink = Sink::start(Options::default()).await;
@@ -295,6 +310,7 @@ async fn of_silent_unfinished_records_the_largest_gives_way_and_small_producers_
     assert_eq!((delivered[&vec![b's'; 4000]], delivered[&b"next"[..]]), (12, 1));
 }
 
+// R-P17
 #[tokio::test]
 async fn a_crowd_of_producers_of_long_lines_waits_in_turn_and_loses_nothing() {
     let sink = Sink::start(Options::default()).await;
@@ -321,6 +337,7 @@ async fn a_crowd_of_producers_of_long_lines_waits_in_turn_and_loses_nothing() {
     assert!(delivered.len() == records && delivered.values().all(|times| *times == 1));
 }
 
+// R-P10
 #[tokio::test]
 async fn the_connection_past_max_connections_waits_and_is_served_when_another_leaves() {
     let sink = Sink::start(Options::default()).await;
@@ -342,6 +359,7 @@ async fn the_connection_past_max_connections_waits_and_is_served_when_another_le
     assert_eq!(sink.lines().await[&b"third"[..]], 1);
 }
 
+// R-P9
 #[tokio::test]
 async fn a_connection_that_is_idle_for_too_long_is_closed_and_its_half_line_counted() {
     let sink = Sink::start(Options::default()).await;

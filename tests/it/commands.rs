@@ -21,6 +21,7 @@ async fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+// R-T2
 #[tokio::test]
 async fn the_demo_delivers_every_record_once_and_says_so_last() {
     let directory = tempfile::tempdir().unwrap();
@@ -38,6 +39,7 @@ async fn the_demo_delivers_every_record_once_and_says_so_last() {
     }
 }
 
+// R-T3
 #[tokio::test]
 async fn send_is_done_when_every_record_is_acknowledged() {
     let sink = Sink::start(Options::default()).await;
@@ -61,6 +63,7 @@ async fn send_is_done_when_every_record_is_acknowledged() {
     assert_eq!([&b"one"[..], b"two", b"three", b"four"].map(|line| lines[line]), [2; 4]);
 }
 
+// R-T3
 #[tokio::test]
 async fn send_fails_when_it_can_not_know_or_when_a_record_was_turned_away() {
     let sink = Sink::start(Options::default()).await;
@@ -89,6 +92,7 @@ async fn send_fails_when_it_can_not_know_or_when_a_record_was_turned_away() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-S4
 #[tokio::test]
 async fn put_delivers_standard_input_as_one_record_and_prints_its_id() {
     let sink = Sink::start(Options::default()).await;
@@ -98,6 +102,7 @@ async fn put_delivers_standard_input_as_one_record_and_prints_its_id() {
     assert_eq!(sink.delivered().await, b"two\nlines \xff\n");
 }
 
+// R-M16
 #[tokio::test]
 async fn the_doctor_finds_nothing_wrong_with_a_stream_that_works() {
     let sink = Sink::start(Options::default()).await;
@@ -131,6 +136,7 @@ async fn the_doctor_finds_nothing_wrong_with_a_stream_that_works() {
     assert!(stdout.lines().any(|line| line.starts_with("problem") && line.contains("other")), "{stdout}");
 }
 
+// R-T5
 #[tokio::test]
 async fn health_is_the_exit_code_of_a_probe() {
     let sink = Sink::start(Options::default()).await;

@@ -49,6 +49,7 @@ async fn check(faults: Faults) -> (Tally, serde_json::Value, hydrant::local::Str
 
 const CLEAN: Tally = Tally { lost: 0, duplicates: 0 };
 
+// R-E1
 #[tokio::test]
 async fn a_fifth_of_the_records_failing_loses_and_repeats_nothing() {
     let (tally, _, counts) = check(Faults { fail_records: 0.2, ..Faults::default() }).await;
@@ -56,6 +57,7 @@ async fn a_fifth_of_the_records_failing_loses_and_repeats_nothing() {
     assert!(counts.failed_entries > 10_000, "{counts:?}");
 }
 
+// R-E3
 #[tokio::test]
 async fn a_third_of_the_requests_throttled_loses_and_repeats_nothing() {
     let (tally, _, counts) = check(Faults { throttle: 0.3, ..Faults::default() }).await;
@@ -63,6 +65,7 @@ async fn a_third_of_the_requests_throttled_loses_and_repeats_nothing() {
     assert!(counts.throttled_requests > 10, "{counts:?}");
 }
 
+// R-E3
 #[tokio::test]
 async fn a_tenth_of_the_requests_failing_with_500_loses_and_repeats_nothing() {
     let (tally, status, _) = check(Faults { error_500: 0.1, ..Faults::default() }).await;
@@ -70,12 +73,14 @@ async fn a_tenth_of_the_requests_failing_with_500_loses_and_repeats_nothing() {
     assert!(status["stream"]["ambiguous_records"].as_u64().unwrap() > 0, "{status:#}");
 }
 
+// R-E3
 #[tokio::test]
 async fn connections_reset_before_the_request_is_read_lose_and_repeat_nothing() {
     let (tally, ..) = check(Faults { reset: 0.05, ..Faults::default() }).await;
     assert_eq!(tally, CLEAN);
 }
 
+// R-E10
 #[tokio::test]
 async fn every_fault_at_once_loses_and_repeats_nothing() {
     let faults =
@@ -83,6 +88,7 @@ async fn every_fault_at_once_loses_and_repeats_nothing() {
     assert_eq!(check(faults).await.0, CLEAN);
 }
 
+// R-E10
 #[tokio::test]
 async fn lost_answers_lose_nothing_and_repeat_only_their_own_records_counted() {
     let (tally, status, counts) = check(Faults { reset_after: 0.05, ..Faults::default() }).await;
@@ -92,6 +98,7 @@ async fn lost_answers_lose_nothing_and_repeat_only_their_own_records_counted() {
     assert!(status["stream"]["ambiguous_records"].as_u64().unwrap() >= counts.ambiguous_records);
 }
 
+// R-E11
 #[tokio::test]
 async fn an_outage_of_ten_seconds_loses_nothing_and_holds_producers_and_memory() {
     let memory = 4 << 20;
@@ -133,6 +140,7 @@ async fn poisoned(effect: PoisonEffect) -> Sink {
     Sink::start(Options { faults: Faults { poison, ..Faults::default() }, ..Options::default() }).await
 }
 
+// R-E4
 #[tokio::test]
 async fn a_record_that_always_fails_is_dead_lettered_whole_and_no_other() {
     use base64_simd::STANDARD;
@@ -158,6 +166,7 @@ async fn a_record_that_always_fails_is_dead_lettered_whole_and_no_other() {
     assert!(delivered.values().sum::<usize>() == 2000 && delivered.values().all(|times| *times == 2));
 }
 
+// R-E4
 #[tokio::test]
 async fn without_a_dead_letter_directory_an_undeliverable_record_is_dropped_and_said() {
     let sink = poisoned(PoisonEffect::FailEntry(FailCode::InternalFailure)).await;
@@ -172,6 +181,7 @@ async fn without_a_dead_letter_directory_an_undeliverable_record_is_dropped_and_
     assert_eq!(sink.lines().await.into_iter().collect::<Vec<_>>(), [(b"fine".to_vec(), 2)]);
 }
 
+// R-E9
 #[tokio::test]
 async fn a_batch_refused_for_one_record_is_split_until_that_record_stands_alone() {
     let sink = poisoned(PoisonEffect::RefuseRequest).await;
@@ -189,6 +199,7 @@ async fn a_batch_refused_for_one_record_is_split_until_that_record_stands_alone(
     assert_eq!(sink.lines().await.values().sum::<usize>(), 499);
 }
 
+// R-S3
 #[tokio::test]
 async fn permission_for_put_record_batch_alone_is_enough() {
     let faults = Faults {
@@ -215,6 +226,7 @@ async fn permission_for_put_record_batch_alone_is_enough() {
     assert_eq!(sink.lines().await.len(), 3);
 }
 
+// R-E12
 #[tokio::test]
 async fn after_give_up_after_what_is_held_is_dead_lettered_and_later_records_are_delivered() {
     let sink = Sink::start(Options::default()).await;

@@ -11,6 +11,7 @@ use crate::daemon::{Daemon, Sink, balance, hydrant_with_files, line, lines, many
 
 const RECEIVED: &str = "/ledger/received/records";
 
+// R-P6
 #[tokio::test]
 async fn any_byte_but_lf_passes_unchanged_however_it_arrives() {
     let sink = Sink::start(Options::default()).await;
@@ -29,6 +30,7 @@ async fn any_byte_but_lf_passes_unchanged_however_it_arrives() {
     assert_eq!(sink.delivered().await, record.repeat(2));
 }
 
+// R-P8
 #[tokio::test]
 async fn a_record_of_the_services_limit_is_delivered_and_one_byte_more_is_rejected() {
     let sink = Sink::start(Options::default()).await;
@@ -91,6 +93,7 @@ async fn a_thousand_connections_that_come_and_go_at_once_deliver_a_record_each()
     assert!(delivered.len() == 1200 && delivered.values().all(|times| *times == 1));
 }
 
+// R-P11
 #[tokio::test]
 async fn without_descriptors_accepting_pauses_says_so_and_goes_on_when_connections_leave() {
     let sink = Sink::start(Options::default()).await;
@@ -125,6 +128,7 @@ async fn without_descriptors_accepting_pauses_says_so_and_goes_on_when_connectio
     assert!(delivered.len() == 62 && delivered.contains_key(&b"still served"[..]));
 }
 
+// R-P9
 #[tokio::test]
 async fn a_connection_that_is_reset_costs_its_unfinished_record_and_nothing_else() {
     let sink = Sink::start(Options::default()).await;
@@ -156,6 +160,7 @@ async fn deaf(daemon: &Daemon, records: usize) -> UnixStream {
 /// More acknowledgements than a socket holds.
 const UNREAD: usize = 600;
 
+// R-P13
 #[tokio::test]
 async fn a_producer_that_never_reads_its_acknowledgements_is_served_and_holds_no_stop_up() {
     let sink = Sink::start(Options::default()).await;
@@ -188,6 +193,7 @@ async fn a_producer_that_reads_its_acknowledgements_late_hears_the_last_one() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-P13
 #[tokio::test]
 async fn a_producer_that_closes_without_reading_its_acknowledgements_loses_no_line() {
     let sink = Sink::start(Options::default()).await;

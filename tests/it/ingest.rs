@@ -2,11 +2,12 @@
 
 use std::process::Stdio;
 
-use hydrant::local::{Operation, Options};
+use hydrant::local::{Faults, Operation, Options, Outcome};
 use tokio::io::AsyncWriteExt;
 
 use crate::daemon::{Daemon, Sink, balance, line, lines};
 
+// R-P1
 #[tokio::test]
 async fn a_unix_socket_a_tcp_port_and_standard_input_all_deliver() {
     let sink = Sink::start(Options::default()).await;
@@ -26,6 +27,7 @@ async fn a_unix_socket_a_tcp_port_and_standard_input_all_deliver() {
     assert_eq!(delivered, expected.map(|line| (line.as_bytes().to_vec(), 1)));
 }
 
+// R-D5, R-P19
 #[tokio::test]
 async fn a_daemon_that_only_reads_standard_input_ends_with_it() {
     let sink = Sink::start(Options::default()).await;
@@ -40,6 +42,7 @@ async fn a_daemon_that_only_reads_standard_input_ends_with_it() {
     assert_eq!(sink.delivered().await, lines(1234, 100));
 }
 
+// R-B1, R-S1
 #[tokio::test]
 async fn batches_keep_their_bounds_and_a_single_record_goes_by_put_record() {
     let sink = Sink::start(Options::default()).await;
@@ -76,6 +79,34 @@ async fn batches_keep_their_bounds_and_a_single_record_goes_by_put_record() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-B11
+#[tokio::test]
+async fn every_batch_is_in_one_line_of_the_log_however_many_there_are() {
+    let faults = Faults { fail_records: 0.1, ..Faults::default() };
+    let sink = Sink::start(Options { faults, ..Options::default() }).await;
+    let settings = ["max_batch_size=10", "linger=1h", "retry.base_delay=1ms", "retry.max_delay=1ms"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    daemon.write(&lines(2000, 100)).await;
+    daemon.until("received", |status| status["ledger"]["received"]["records"] == 2000).await;
+    let ended = daemon.stop().await;
+    let sum = |key: &str| -> u64 {
+        ended.said("Batch ingested successfully").iter().map(|line| line[key].as_u64().unwrap()).sum()
+    };
+    let (mut number, mut records, mut failed) = (0, 0, 0);
+    for request in sink.local.requests() {
+        let Outcome::Answered { failed: entries } = request.outcome else { continue };
+        // A batch of which every record was throttled has failed as a whole, and is no success.
+        if request.operation == Some(Operation::PutRecordBatch) && entries < request.records {
+            number += 1;
+            records += request.records as u64;
+            failed += entries as u64;
+        }
+    }
+    assert_eq!((sum("batches"), sum("records"), sum("failed_put_count")), (number, records, failed));
+    assert!(ended.said("Batch ingested successfully").iter().any(|line| line["batches"] != 1));
+}
+
+// R-P7
 #[tokio::test]
 async fn the_delimiter_follows_each_record_once() {
     let check = async |delimiter: &str, sent: &[u8], expected: &[u8]| {
@@ -93,6 +124,7 @@ async fn the_delimiter_follows_each_record_once() {
     check(r#""\r\n""#, b"a\r\nb\nc", b"a\r\nb\r\nc\r\n").await;
 }
 
+// R-L1
 #[tokio::test]
 async fn metrics_add_up_at_every_scrape_under_load() {
     let sink = Sink::start(Options::default()).await;
@@ -117,6 +149,7 @@ async fn metrics_add_up_at_every_scrape_under_load() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-P12
 #[tokio::test]
 async fn received_and_delivered_are_told_to_a_producer_that_asks() {
     let sink = Sink::start(Options::default()).await;
@@ -139,6 +172,7 @@ async fn received_and_delivered_are_told_to_a_producer_that_asks() {
     }
 }
 
+// R-T1
 #[tokio::test]
 async fn help_names_every_command_and_every_command_has_an_example() {
     for command in ["run", "demo", "local", "check", "doctor", "put", "send", "status", "schema", "health"] {
@@ -149,6 +183,7 @@ async fn help_names_every_command_and_every_command_has_an_example() {
     }
 }
 
+// R-B10
 #[tokio::test]
 async fn sigusr1_sends_what_is_held_without_waiting_for_linger() {
     let sink = Sink::start(Options::default()).await;

@@ -32,6 +32,7 @@ fn asked(sink: &Sink, operation: Operation) -> usize {
     sink.local.requests().iter().filter(|request| request.operation == Some(operation)).count()
 }
 
+// R-M5
 #[tokio::test]
 async fn what_the_stream_takes_is_logged_exported_and_shown() {
     let sink = Sink::start(Options { quota_bytes: Some(7 << 20), ..Options::default() }).await;
@@ -71,6 +72,7 @@ async fn what_the_stream_takes_is_logged_exported_and_shown() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-M6
 #[tokio::test]
 async fn each_missing_permission_is_said_once_by_name_with_what_it_costs() {
     let denied = ALL.map(|operation| (operation, CallFault::Denied));
@@ -100,6 +102,7 @@ async fn each_missing_permission_is_said_once_by_name_with_what_it_costs() {
     check_delivery(daemon, &sink).await;
 }
 
+// R-M7
 #[tokio::test]
 async fn monitoring_that_is_throttled_or_answered_with_garbage_costs_no_record() {
     for (fault, words) in [(CallFault::Throttled, "takes no more"), (CallFault::Garbage, "could not be read")]
@@ -116,6 +119,7 @@ async fn monitoring_that_is_throttled_or_answered_with_garbage_costs_no_record()
 
 const FAILED: &str = "Monitoring failed, delivery goes on.";
 
+// R-M7
 #[tokio::test]
 async fn a_cloudwatch_that_never_answers_holds_up_neither_delivery_nor_the_end() {
     let sink = Sink::start(faults(&ALL.map(|operation| (operation, CallFault::Silence)))).await;
@@ -124,6 +128,7 @@ async fn a_cloudwatch_that_never_answers_holds_up_neither_delivery_nor_the_end()
     check_delivery(daemon, &sink).await;
 }
 
+// R-M7
 #[tokio::test]
 async fn a_cloudwatch_out_of_reach_is_said_and_costs_no_record() {
     let sink = Sink::start(Options::default()).await;
@@ -137,6 +142,7 @@ async fn a_cloudwatch_out_of_reach_is_said_and_costs_no_record() {
     check_delivery(daemon, &sink).await;
 }
 
+// R-M9
 #[tokio::test]
 async fn an_interval_of_zero_asks_for_nothing() {
     let sink = Sink::start(Options::default()).await;
@@ -148,6 +154,7 @@ async fn an_interval_of_zero_asks_for_nothing() {
     assert_eq!(ALL.map(|operation| asked(&sink, operation)), [0; 3]);
 }
 
+// R-M8
 #[tokio::test]
 async fn what_is_published_adds_up_to_the_ledger() {
     let sink = Sink::start(Options::default()).await;
@@ -186,6 +193,7 @@ async fn what_is_published_adds_up_to_the_ledger() {
 
 /// The embedded service plays an HTTP proxy, through which AWS's own endpoint would be reached: to
 /// that the daemon speaks CBOR, as the SDK does, and to everything else JSON.
+// R-M10
 #[tokio::test]
 async fn awss_own_endpoint_is_spoken_to_as_the_sdk_does() {
     let sink = Sink::start(Options::default()).await;
@@ -237,6 +245,7 @@ async fn status(sink: &Sink, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+// R-M15
 #[tokio::test]
 async fn status_shows_the_stream_and_its_metrics_once() {
     let sink = Sink::start(Options::default()).await;
@@ -259,6 +268,7 @@ async fn status_shows_the_stream_and_its_metrics_once() {
     assert_eq!(number(&json, "/description/buffering_seconds"), 60);
 }
 
+// R-M15
 #[tokio::test]
 async fn status_says_what_it_could_not_find_out() {
     let sink = Sink::start(faults(&[(Operation::DescribeDeliveryStream, CallFault::Denied)])).await;

@@ -54,6 +54,7 @@ fn client(sink: &Sink) -> aws_sdk_firehose::Client {
     aws_sdk_firehose::Client::from_conf(config.build())
 }
 
+// R-E7
 #[tokio::test]
 async fn a_stream_that_is_not_there_is_waited_for() {
     let sink = Sink::start(Options::default()).await;
@@ -78,6 +79,7 @@ async fn a_stream_that_is_not_there_is_waited_for() {
     check_mended(daemon, &sink).await;
 }
 
+// R-E7
 #[tokio::test]
 async fn access_that_is_denied_is_waited_for_and_said_now_and_then() {
     let faults = Faults { refuse: Some(Refusal::AccessDenied), ..Faults::default() };
@@ -94,6 +96,7 @@ async fn access_that_is_denied_is_waited_for_and_said_now_and_then() {
     check_mended(daemon, &sink).await;
 }
 
+// R-E8
 #[tokio::test]
 async fn an_endpoint_that_can_not_be_reached_is_waited_for() {
     let sink = Sink::start(Options::default()).await;
@@ -106,6 +109,7 @@ async fn an_endpoint_that_can_not_be_reached_is_waited_for() {
     check_mended(daemon, &sink).await;
 }
 
+// R-E8
 #[tokio::test]
 async fn a_host_name_that_is_not_known_is_named() {
     let sink = Sink::start(Options::default()).await;
@@ -117,6 +121,7 @@ async fn a_host_name_that_is_not_known_is_named() {
     assert_eq!(daemon.stop().await.status.code(), Some(1));
 }
 
+// R-E8
 #[tokio::test]
 async fn a_region_is_waited_for() {
     let sink = Sink::start(Options::default()).await;
@@ -130,6 +135,7 @@ async fn a_region_is_waited_for() {
     check_mended(daemon, &sink).await;
 }
 
+// R-E8
 #[tokio::test]
 async fn credentials_are_waited_for() {
     let sink = Sink::start(Options::default()).await;
@@ -175,6 +181,7 @@ fn unix(path: &Path) -> String {
     format!("listen.app.address=unix:{}", path.display())
 }
 
+// R-P2
 #[tokio::test]
 async fn an_address_that_can_not_be_had_is_refused_with_its_key() {
     let directory = tempfile::tempdir().unwrap();
@@ -200,6 +207,7 @@ async fn an_address_that_can_not_be_had_is_refused_with_its_key() {
     check_refused(&[&below, &socket, off], &["`dead_letter.directory`", "file/below"]).await;
 }
 
+// R-P4
 #[tokio::test]
 async fn the_socket_of_a_living_daemon_is_refused_and_left_alone() {
     let sink = Sink::start(Options::default()).await;
@@ -212,6 +220,7 @@ async fn the_socket_of_a_living_daemon_is_refused_and_left_alone() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-P4
 #[tokio::test]
 async fn a_dead_daemons_socket_is_replaced_gets_its_mode_and_goes_at_the_end() {
     let sink = Sink::start(Options::default()).await;
@@ -232,6 +241,7 @@ async fn a_dead_daemons_socket_is_replaced_gets_its_mode_and_goes_at_the_end() {
     assert!(!path.exists());
 }
 
+// R-P3
 #[tokio::test]
 async fn a_port_without_a_host_is_on_loopback_only() {
     let sink = Sink::start(Options::default()).await;

@@ -72,17 +72,20 @@ async fn stop_in_mid_load(signal: &str, producers: usize) {
     check_arrived(&sink, &daemon.ended().await, &written).await;
 }
 
+// R-D1
 #[tokio::test]
 async fn sigterm_in_mid_load_delivers_all_that_was_written() {
     stop_in_mid_load("TERM", 1).await;
     stop_in_mid_load("TERM", 20).await;
 }
 
+// R-D1
 #[tokio::test]
 async fn sigint_in_mid_load_delivers_all_that_was_written() {
     stop_in_mid_load("INT", 4).await;
 }
 
+// R-D2
 #[tokio::test]
 async fn producers_that_a_full_buffer_holds_back_are_heard_out() {
     let sink = Sink::start(Options::default()).await;
@@ -106,6 +109,7 @@ async fn producers_that_a_full_buffer_holds_back_are_heard_out() {
     check_arrived(&sink, &daemon.ended().await, &written).await;
 }
 
+// R-D2
 #[tokio::test]
 async fn connections_that_were_never_accepted_are_heard_out() {
     let sink = Sink::start(Options::default()).await;
@@ -123,6 +127,7 @@ async fn connections_that_were_never_accepted_are_heard_out() {
     check_arrived(&sink, &daemon.ended().await, &[1; 100]).await;
 }
 
+// R-D3
 #[tokio::test]
 async fn what_is_left_at_the_drain_deadline_is_counted_and_said() {
     let sink = Sink::start(Options::default()).await;
@@ -140,6 +145,7 @@ async fn what_is_left_at_the_drain_deadline_is_counted_and_said() {
     assert!(sink.delivered().await.is_empty());
 }
 
+// R-D3
 #[tokio::test]
 async fn what_is_left_at_the_drain_deadline_is_kept_where_there_is_a_dead_letter_store() {
     let sink = Sink::start(Options::default()).await;
@@ -168,6 +174,7 @@ async fn what_is_left_at_the_drain_deadline_is_kept_where_there_is_a_dead_letter
     assert!(kept == expected, "the store has other records");
 }
 
+// R-D4
 #[tokio::test]
 async fn a_second_signal_ends_the_daemon_at_once_with_an_account_of_what_is_lost() {
     let sink = Sink::start(Options::default()).await;
@@ -186,6 +193,7 @@ async fn a_second_signal_ends_the_daemon_at_once_with_an_account_of_what_is_lost
     assert_eq!(number(ended.said("Stopped before everything was delivered.")[0], "/dropped"), 10);
 }
 
+// R-D6
 #[tokio::test]
 async fn idle_and_unfinished_connections_hold_nothing_up() {
     let sink = Sink::start(Options::default()).await;
@@ -210,6 +218,7 @@ async fn idle_and_unfinished_connections_hold_nothing_up() {
     assert_eq!(delivered, [&b"and"[..], b"whole"]);
 }
 
+// R-D7
 #[tokio::test]
 async fn producers_are_told_what_was_delivered_before_the_daemon_ends() {
     let sink = Sink::start(Options::default()).await;
@@ -225,6 +234,7 @@ async fn producers_are_told_what_was_delivered_before_the_daemon_ends() {
     assert_eq!(told.lines().last(), Some("123"));
 }
 
+// R-D8
 #[tokio::test]
 async fn sighup_asks_for_a_restart_and_changes_nothing() {
     let sink = Sink::start(Options::default()).await;
@@ -254,6 +264,7 @@ async fn with_stdin(sink: &Sink, settings: &[&str]) -> Daemon {
     Daemon::start_in(tempfile::tempdir().unwrap(), all).await
 }
 
+// R-D6
 #[tokio::test]
 async fn standard_input_that_stays_open_does_not_hold_a_stop_up() {
     let sink = Sink::start(Options::default()).await;
@@ -266,6 +277,7 @@ async fn standard_input_that_stays_open_does_not_hold_a_stop_up() {
     drop(stdin);
 }
 
+// R-D5
 #[tokio::test]
 async fn the_end_of_standard_input_sets_no_deadline() {
     let sink = Sink::start(Options::default()).await;
@@ -281,6 +293,7 @@ async fn the_end_of_standard_input_sets_no_deadline() {
     assert!(sink.delivered().await == lines(1000, BYTES));
 }
 
+// R-D5
 #[tokio::test]
 async fn one_signal_after_the_end_of_standard_input_is_not_a_second_one() {
     let sink = Sink::start(Options::default()).await;
@@ -298,6 +311,7 @@ async fn one_signal_after_the_end_of_standard_input_is_not_a_second_one() {
     assert!(sink.delivered().await == lines(1000, BYTES));
 }
 
+// R-E17
 #[tokio::test]
 async fn no_record_and_no_secret_is_ever_logged() {
     const CANARY: &str = "canary-in-the-record";

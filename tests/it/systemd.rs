@@ -46,6 +46,7 @@ impl Manager {
     }
 }
 
+// R-D9
 #[tokio::test]
 async fn the_service_manager_is_told_of_start_progress_reload_and_stop() {
     let sink = Sink::start(Options::default()).await;
@@ -82,6 +83,7 @@ async fn the_service_manager_is_told_of_start_progress_reload_and_stop() {
     assert_eq!(sink.lines().await.len(), 3);
 }
 
+// R-D9
 #[tokio::test]
 async fn a_watchdog_for_another_process_is_not_fed() {
     let sink = Sink::start(Options::default()).await;
@@ -132,6 +134,7 @@ fn pass_on(socket: impl Into<std::os::fd::OwnedFd>) -> std::os::fd::OwnedFd {
     socket
 }
 
+// R-D10
 #[tokio::test]
 async fn a_restart_on_sockets_of_systemds_refuses_no_connection_and_loses_nothing() {
     let sink = Sink::start(Options::default()).await;
@@ -174,6 +177,7 @@ async fn a_restart_on_sockets_of_systemds_refuses_no_connection_and_loses_nothin
     assert_eq!((lines.len(), lines.values().sum::<usize>()), (sent, sent));
 }
 
+// R-P2
 #[tokio::test]
 async fn a_socket_that_was_not_passed_is_refused_with_what_to_do() {
     let mut command = hydrant();
@@ -213,6 +217,7 @@ fn units() -> tempfile::TempDir {
     directory
 }
 
+// R-R6
 #[tokio::test]
 async fn the_units_are_as_systemd_wants_them() {
     let Some(analyze) = tool("systemd-analyze") else { return };
@@ -228,6 +233,7 @@ async fn the_units_are_as_systemd_wants_them() {
     }
 }
 
+// R-R6
 #[tokio::test]
 async fn the_service_is_exposed_to_less_than_two_of_ten() {
     let Some(analyze) = tool("systemd-analyze") else { return };
@@ -240,6 +246,7 @@ async fn the_service_is_exposed_to_less_than_two_of_ten() {
     assert!(output.status.success(), "{exposure}\n{said}");
 }
 
+// R-P1
 #[tokio::test]
 async fn systemds_own_activation_starts_the_daemon() {
     let Some(activate) = tool("systemd-socket-activate") else { return };
@@ -286,6 +293,7 @@ async fn systemds_own_activation_starts_the_daemon() {
     assert_eq!(sink.lines().await.len(), 100);
 }
 
+// R-R6
 #[tokio::test]
 async fn the_services_configuration_is_valid() {
     let mut command = hydrant();

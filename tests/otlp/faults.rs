@@ -12,14 +12,9 @@ use crate::traces::ALL;
 
 const NOT_EXPORTED: &str = "Not exported to the collector; delivery goes on.";
 
-/// Metrics often, everything traced, and no patience.
-const VARIABLES: [(&str, &str); 5] = [
-    ALL[0],
-    ALL[1],
-    ("OTEL_METRIC_EXPORT_INTERVAL", "5"),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret"),
-];
+/// Long enough for any answer, and too short for one that never comes.
+const PATIENT: &str = "60000";
+const IMPATIENT: &str = "300";
 
 /// Waits until exports of `signal` have failed so often.
 async fn until_failed(daemon: &Daemon, signal: &str, times: u64) {
@@ -36,10 +31,18 @@ async fn until_failed(daemon: &Daemon, signal: &str, times: u64) {
 }
 
 /// A daemon that exports to `url` delivers all, says once a signal that it can't export, and ends.
-async fn check(url: &str, error: &str) {
+async fn check(url: &str, timeout: &str, error: &str) {
     let sink = Sink::start(Options::default()).await;
     let endpoint = format!("otlp.endpoint={url}");
-    let daemon = crate::daemon(&sink.local.url(), &VARIABLES, &[&endpoint, "log.level=trace"]).await;
+    // Metrics often, and everything traced.
+    let variables = [
+        ALL[0],
+        ALL[1],
+        ("OTEL_METRIC_EXPORT_INTERVAL", "5"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", timeout),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret"),
+    ];
+    let daemon = crate::daemon(&sink.local.url(), &variables, &[&endpoint, "log.level=trace"]).await;
     daemon.write(&lines(20_000, 100)).await;
     daemon.until_settled(20_000).await;
     until_failed(&daemon, "metrics", 3).await;
@@ -61,35 +64,38 @@ async fn check(url: &str, error: &str) {
     assert_eq!(sink.lines().await.len(), 20_000);
 }
 
+// R-M21
 #[tokio::test]
 async fn a_collector_that_is_not_there_leaves_delivery_alone_and_is_named_once() {
     // Taken, so that nobody else gets it, and never listened at.
     let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     nobody.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = nobody.local_addr().unwrap().as_socket().unwrap();
-    check(&format!("http://{address}"), "refused").await;
+    check(&format!("http://{address}"), PATIENT, "refused").await;
 }
 
+// R-M21
 #[tokio::test]
 async fn a_collector_that_never_answers_leaves_delivery_alone_and_is_named_once() {
-    check(&Collector::start(Manner::Silent).await.url, "no answer within 300 ms").await;
+    check(&Collector::start(Manner::Silent).await.url, IMPATIENT, "no answer within 300 ms").await;
 }
 
 #[tokio::test]
 async fn a_collector_that_fails_leaves_delivery_alone_and_is_named_once() {
-    check(&Collector::start(Manner::Answers(500)).await.url, "answered 500").await;
+    check(&Collector::start(Manner::Answers(500)).await.url, PATIENT, "answered 500").await;
 }
 
 #[tokio::test]
 async fn a_collector_that_speaks_no_http_leaves_delivery_alone_and_is_named_once() {
-    check(&Collector::start(Manner::Garbage).await.url, "").await;
+    check(&Collector::start(Manner::Garbage).await.url, PATIENT, "").await;
 }
 
 #[tokio::test]
 async fn a_name_that_leads_nowhere_leaves_delivery_alone_and_is_named_once() {
-    check("http://collector.invalid:4318", "").await;
+    check("http://collector.invalid:4318", IMPATIENT, "").await;
 }
 
+// R-M21
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_collector_that_never_answers() {
     let sink = Sink::start(Options::default()).await;
@@ -135,6 +141,7 @@ async fn what_a_collector_takes_in_part_is_counted_and_said() {
     daemon.stop().await;
 }
 
+// R-M21
 #[tokio::test]
 async fn memory_is_bounded_while_the_collector_takes_nothing() {
     let sink = Sink::start(Options::default()).await;

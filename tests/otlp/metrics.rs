@@ -116,6 +116,7 @@ pub(crate) fn compare(before: &Samples, export: &Samples, after: &Samples) {
     }
 }
 
+// R-M19
 #[tokio::test]
 async fn every_figure_and_every_bucket_is_exported_as_it_is_shown() {
     let faults = Faults { fail_records: 0.1, throttle: 0.1, ..Faults::default() };
@@ -137,21 +138,25 @@ async fn every_figure_and_every_bucket_is_exported_as_it_is_shown() {
     assert!(export.keys().any(retried), "nothing had labels: {export:?}");
 }
 
+// R-M19
 #[tokio::test]
 async fn the_last_export_has_the_account_at_the_end() {
     let sink = Sink::start(Options::default()).await;
     let collector = Collector::start(Manner::Takes).await;
     let endpoint = format!("otlp.endpoint={}", collector.url);
-    let daemon = crate::daemon(
-        &sink.local.url(),
-        &[("OTEL_METRIC_EXPORT_INTERVAL", "3600000")],
-        &[&endpoint, "linger=1h"],
-    )
-    .await;
-    daemon.write(&lines(700, 100)).await;
-    let ended = daemon.stop().await;
-    assert!(ended.status.success());
-    let exports = collector.exports("/v1/metrics");
+    let settings = [endpoint.as_str(), "linger=1h"];
+    let variables = [("OTEL_METRIC_EXPORT_INTERVAL", "3600000")];
+    // On a machine that is so busy that a second was not enough, the daemon says so: once more.
+    let exports = loop {
+        let seen = collector.exports("/v1/metrics").len();
+        let daemon = crate::daemon(&sink.local.url(), &variables, &settings).await;
+        daemon.write(&lines(700, 100)).await;
+        let ended = daemon.stop().await;
+        assert!(ended.status.success());
+        if ended.said("The collector did not take the last export in time.").is_empty() {
+            break collector.exports("/v1/metrics").split_off(seen);
+        }
+    };
     assert_eq!(exports.len(), 1);
     let samples = exported(&exports[0].metrics());
     for (name, value) in [

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use hydrant::local::Options;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 
-use crate::collector::{Collector, Manner};
+use crate::collector::{Collector, Export, Manner};
 use crate::daemon::{STREAM, Sink, lines};
 use crate::metrics::text;
 use crate::traces::{ALL, flushes, resources};
 
+// R-M19
 #[tokio::test]
 async fn nothing_is_exported_without_an_endpoint_and_with_the_sdk_disabled() {
     let sink = Sink::start(Options::default()).await;
@@ -63,12 +64,11 @@ async fn headers_compression_and_endpoints_are_those_of_the_variables() {
     let version = format!("hydrant/{}", env!("CARGO_PKG_VERSION"));
     assert_eq!(metrics.headers["user-agent"], version.as_str());
     assert_eq!(metrics.metrics().resource_metrics.len(), 1);
-    let traces = general.until("/own?key=1", "traced", |exports| !exports.is_empty()).await.remove(0);
-    assert_eq!(traces.headers["x-key"], "s3cret");
-    assert!(
-        !traces.headers.contains_key("authorization") && !traces.headers.contains_key("content-encoding")
-    );
-    assert_eq!(flushes(&[traces]).len(), 1);
+    let traces = general.until("/own?key=1", "traced", |exports| flushes(exports).len() == 1).await;
+    for Export { headers, .. } in traces {
+        assert_eq!(headers["x-key"], "s3cret");
+        assert!(!headers.contains_key("authorization") && !headers.contains_key("content-encoding"));
+    }
     let ended = daemon.stop().await;
     assert!(general.exports("/v1/metrics").is_empty());
     let said = format!("{:?}", ended.log);
@@ -86,11 +86,13 @@ async fn metrics_and_traces_say_who_they_are_from_and_variables_win() {
     let endpoint = format!("otlp.endpoint={}", collector.url);
     let check = async |variables: &[(&str, &str)], expected: &[(&str, &str)]| {
         let seen = (collector.exports("/v1/metrics").len(), collector.exports("/v1/traces").len());
-        let variables: Vec<_> = ALL[..2].iter().chain(variables).copied().collect();
+        let often = ("OTEL_METRIC_EXPORT_INTERVAL", "10");
+        let variables: Vec<_> = ALL[..2].iter().chain(variables).copied().chain([often]).collect();
         let daemon = crate::daemon(&sink.local.url(), &variables, &[&endpoint]).await;
         daemon.write(&lines(2, 100)).await;
-        daemon.until_settled(2).await;
         let pid = daemon.child.id().unwrap().to_string();
+        collector.until("/v1/metrics", "exported", |exports| exports.len() > seen.0).await;
+        collector.until("/v1/traces", "traced", |exports| exports.len() > seen.1).await;
         assert!(daemon.stop().await.status.success());
         let metrics = collector.exports("/v1/metrics")[seen.0].metrics();
         let metrics = attributes(&metrics.resource_metrics[0].resource.as_ref().unwrap().attributes);

@@ -96,6 +96,7 @@ fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
+// R-M18
 #[tokio::test]
 async fn every_value_on_the_page_is_that_of_the_status_and_none_is_missing() {
     let faults = Faults { fail_records: 0.3, fail_code: FailCode::InternalFailure, ..Faults::default() };
@@ -183,6 +184,7 @@ async fn numbers_are_shown_in_units_for_people() {
     assert!(balance.as_str().unwrap().starts_with('✕'), "{balance}");
 }
 
+// R-M18
 #[tokio::test]
 async fn what_is_not_known_is_said_to_be_unknown() {
     let scene = Scene::quiet().await;
@@ -210,6 +212,7 @@ async fn what_is_not_known_is_said_to_be_unknown() {
     page.assert_clean(&scene.address);
 }
 
+// R-M18
 #[tokio::test]
 async fn text_from_outside_is_shown_as_it_is_and_never_run() {
     const HOSTILE: &str = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>";

@@ -47,6 +47,7 @@ impl Local {
     }
 }
 
+// R-T4
 #[tokio::test]
 async fn boto3_puts_describes_lists_creates_deletes_and_gets_its_own_exceptions() {
     let Some(python) = python() else { return };
@@ -65,6 +66,7 @@ async fn aws(python: &Python, local: &Local, arguments: &[&str]) -> (Option<i32>
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+// R-T4
 #[tokio::test]
 async fn the_aws_cli_puts_describes_lists_and_is_told_what_is_wrong() {
     let Some(python) = python() else { return };

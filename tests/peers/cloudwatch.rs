@@ -37,6 +37,7 @@ async fn moto_has_what_is_published() {
     what_is_published_is_read_back(Kind::Moto).await;
 }
 
+// R-M10
 #[tokio::test]
 async fn ministack_has_what_is_published() {
     what_is_published_is_read_back(Kind::Ministack).await;
@@ -63,6 +64,7 @@ async fn the_streams_metrics_are_read(kind: Kind) {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-M10
 #[tokio::test]
 async fn motos_metrics_of_the_stream_are_read() {
     the_streams_metrics_are_read(Kind::Moto).await;

@@ -59,6 +59,7 @@ async fn tried() -> (Daemon, Sink) {
     (daemon, sink)
 }
 
+// R-M12
 #[tokio::test]
 async fn both_texts_of_a_daemon_with_a_past_are_read_alike_by_the_parsers_of_prometheus() {
     let Some(python) = python() else { return };
@@ -73,6 +74,7 @@ async fn both_texts_of_a_daemon_with_a_past_are_read_alike_by_the_parsers_of_pro
     python.run("http://127.0.0.1:1", "exposition.py", &[&open_metrics, &classic]).await;
 }
 
+// R-M12
 #[tokio::test]
 async fn promtool_has_nothing_to_complain_of_in_the_classic_text() {
     if !has_promtool() {
@@ -84,6 +86,7 @@ async fn promtool_has_nothing_to_complain_of_in_the_classic_text() {
     }
 }
 
+// R-M17
 #[tokio::test]
 async fn every_alarm_is_valid_and_fires_when_it_should_and_only_then() {
     if !has_promtool() {

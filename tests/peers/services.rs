@@ -65,21 +65,25 @@ async fn every_record_arrives_once(kind: Kind, fast_body: &str) {
     assert!(delivered.is_empty(), "{} records that nobody sent", delivered.len());
 }
 
+// R-B5
 #[tokio::test]
 async fn moto_gets_every_record_once_and_byte_for_byte() {
     every_record_arrives_once(Kind::Moto, "send.fast_body=true").await;
 }
 
+// R-B5
 #[tokio::test]
 async fn ministack_gets_every_record_once_and_byte_for_byte() {
     every_record_arrives_once(Kind::Ministack, "send.fast_body=true").await;
 }
 
+// R-B5
 #[tokio::test]
 async fn moto_gets_every_record_from_the_sdks_own_serialiser_too() {
     every_record_arrives_once(Kind::Moto, "send.fast_body=false").await;
 }
 
+// R-B5
 #[tokio::test]
 async fn ministack_gets_every_record_from_the_sdks_own_serialiser_too() {
     every_record_arrives_once(Kind::Ministack, "send.fast_body=false").await;
