@@ -19,9 +19,12 @@ pub(crate) struct File {
     pub(crate) code: String,
 }
 
+/// What says of the code what users are to know, as the specification does.
+const MANUAL: &str = "src/cli/generate/man.rs";
+
 /// The files whose path begins with one of `starts`.
 pub(crate) fn files(starts: &[&str]) -> Vec<File> {
-    let files = tree::sources().into_iter();
+    let files = tree::sources().into_iter().filter(|file| file.path != MANUAL);
     let files = files.filter(|file| starts.iter().any(|start| file.path.starts_with(start))).map(|file| {
         let lines: Vec<String> = file.product.into_iter().map(|(_, line)| line).collect();
         File { path: file.path, code: lines.join("\n") }
