@@ -18,7 +18,12 @@ pub fn start(config: LogConfig) {
     let ours = config.level.map_or(LevelFilter::OFF, LevelFilter::from_level);
     let theirs =
         config.level.map_or(LevelFilter::OFF, |level| LevelFilter::from_level(level.min(Level::WARN)));
-    let filter = Targets::new().with_default(theirs).with_target("hydrant", ours);
+    let filter = Targets::new()
+        .with_default(theirs)
+        // Each look for credentials or a region on a host that is no instance: at WARN that is whole
+        // HTTP answers, again and again, about what our own sentence says once.
+        .with_target("aws_config::imds", theirs.min(LevelFilter::ERROR))
+        .with_target("hydrant", ours);
     let terminal = std::io::stderr().is_terminal();
     let text = match config.format {
         LogFormat::Auto => terminal,
