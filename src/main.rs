@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    hydrant::cli::Cli::parse().execute()
+    hydrant::cli::Cli::of_process().execute()
 }

@@ -9,6 +9,7 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod generate;
 pub mod health;
 pub mod local;
 pub mod options;
@@ -40,6 +41,7 @@ enum Command {
     Status(status::Args),
     Schema(schema::Args),
     Top(top::Args),
+    Generate(generate::Args),
 }
 
 /// Done.
@@ -50,6 +52,12 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 
 impl Cli {
+    /// What this process's arguments say; ends the process where they say nothing that can be done.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse()
+    }
+
     /// Runs the command to its end.
     #[must_use]
     pub fn execute(self) -> ExitCode {
@@ -65,6 +73,7 @@ impl Cli {
             Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
             Command::Top(args) => top::execute(args),
+            Command::Generate(args) => generate::execute(args),
         })
     }
 }
