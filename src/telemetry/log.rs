@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::firehose::NOISY_TARGET;
 
 /// Starts logging. Does nothing when a log has been started before.
 ///
@@ -20,9 +21,7 @@ pub fn start(config: LogConfig) {
         config.level.map_or(LevelFilter::OFF, |level| LevelFilter::from_level(level.min(Level::WARN)));
     let filter = Targets::new()
         .with_default(theirs)
-        // Each look for credentials or a region on a host that is no instance: at WARN that is whole
-        // HTTP answers, again and again, about what our own sentence says once.
-        .with_target("aws_config::imds", theirs.min(LevelFilter::ERROR))
+        .with_target(NOISY_TARGET, theirs.min(LevelFilter::ERROR))
         .with_target("hydrant", ours);
     let terminal = std::io::stderr().is_terminal();
     let text = match config.format {
