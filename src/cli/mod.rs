@@ -14,6 +14,7 @@ pub mod put;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod spool;
 pub mod status;
 
 /// Gets an application's records into Amazon Data Firehose: nothing lost, nothing wasted.
@@ -35,6 +36,7 @@ enum Command {
     Send(send::Args),
     Status(status::Args),
     Schema(schema::Args),
+    Spool(spool::Args),
 }
 
 /// Done.
@@ -58,6 +60,7 @@ impl Cli {
             Command::Send(args) => send::execute(args),
             Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
+            Command::Spool(args) => spool::execute(args),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! beside a running daemon, whose newest records may then be missing and whose settled ones may
 //! still be there.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::reader::{ReadError, Reader, Waiting};
@@ -96,20 +97,16 @@ impl<S: Storage> Inspection<S> {
     }
 
     /// Hands every frame that has records to deliver to `each`, in order, or the error of one that
-    /// could not be read since the survey; stops with the first error of `each`.
-    ///
-    /// # Errors
-    ///
-    /// Those of `each`.
-    pub fn export<E>(
+    /// could not be read since the survey; until `each` breaks off.
+    pub fn export<B>(
         &self,
-        mut each: impl FnMut(Result<Waiting, ReadError>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut each: impl FnMut(Result<Waiting, ReadError>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         let (mut backlog, mut reader) = (self.survey.backlog(), self.reader());
         while let Some(waiting) = backlog.next(&mut reader).transpose() {
             each(waiting)?;
         }
-        Ok(())
+        ControlFlow::Continue(())
     }
 
     fn reader(&self) -> Reader<S> {

@@ -156,14 +156,26 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// The records to deliver, as runs that lie one behind the other.
+    pub fn slices(&self) -> impl Iterator<Item = Bytes> + '_ {
+        self.live.iter().map(|live| {
+            let start = self.start(live.start);
+            self.frame.bytes.slice(start..self.start(live.end).max(start))
+        })
+    }
+
+    /// Where record `index` starts in the frame's bytes; their length for the number of records.
+    fn start(&self, index: u32) -> usize {
+        let before = index.checked_sub(1).and_then(|before| self.frame.ends.get(before as usize));
+        before.map_or(0, |end| *end as usize)
+    }
+
     /// The records to deliver, counted.
     #[must_use]
     pub fn live_count(&self) -> Live {
-        let start = |index: u32| index.checked_sub(1).and_then(|before| self.frame.ends.get(before as usize));
-        let start = |index: u32| start(index).map_or(0, |end| u64::from(*end));
         Live {
             records: self.live.iter().map(|live| u64::from(live.end - live.start)).sum(),
-            bytes: self.live.iter().map(|live| start(live.end) - start(live.start)).sum(),
+            bytes: self.slices().map(|records| records.len() as u64).sum(),
             oldest_ms: Some(self.frame.header.received_ms),
         }
     }

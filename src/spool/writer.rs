@@ -273,8 +273,8 @@ impl<S: Storage> Spool<S> {
     }
 
     /// Writes down what is settled, which a killed process cannot lose; removes segments that
-    /// are settled as a whole, for which the watermark is synced first. Returns how many bytes that
-    /// gave back.
+    /// are settled as a whole, for which (but for [`Sync::Os`]) the watermark is synced first. Returns
+    /// how many bytes that gave back.
     ///
     /// # Errors
     ///
@@ -289,7 +289,7 @@ impl<S: Storage> Spool<S> {
             self.seal()?;
         }
         let removable = self.sealed.iter().any(|segment| self.is_removable(segment));
-        self.write_watermark(removable)?;
+        self.write_watermark(removable && self.options.sync == Sync::Always)?;
         if removable { self.remove_settled() } else { Ok(0) }
     }
 

@@ -137,12 +137,19 @@ impl Simulated {
         self.state().calls.clone()
     }
 
-    /// The disk after a crash now, as the next start finds it.
+    /// The disk after a crash now, as the next start finds it. What a killed process leaves to the
+    /// kernel is there and still not durable.
     pub(super) fn crash(&self, persistence: Persistence, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let state = self.state();
         let crashed = Self::new(rng.u64(..));
-        {
+        if persistence == Persistence::All {
+            let mut new = crashed.state();
+            new.inodes = state.inodes.clone();
+            new.names = state.names.clone();
+            new.durable_names = state.durable_names.clone();
+            new.namings = state.namings.clone();
+        } else {
             let mut new = crashed.state();
             new.inodes = state.inodes.iter().map(|inode| inode.after(persistence, &mut rng)).collect();
             new.names = state.names_after(persistence, &mut rng);
