@@ -169,6 +169,24 @@ fn what_is_lost_is_counted_and_set_aside_and_said_once() {
     assert!(files.iter().filter(|(name, _)| *name != "watermark").all(|(name, bytes)| after[name] == *bytes));
 }
 
+#[test]
+fn a_damaged_last_frame_is_set_aside_and_a_torn_one_is_cut() {
+    let whole = files();
+    let last = whole.keys().rfind(|name| name.ends_with(".segment")).unwrap();
+    let check = |change: &dyn Fn(&mut Vec<u8>), damaged: usize, torn: bool| {
+        let mut files = whole.clone();
+        change(files.get_mut(last).unwrap());
+        let (opened, found) = recover(&Simulated::with(&files), small()).unwrap();
+        let report = opened.report;
+        assert_eq!((report.damage.len(), report.torn_bytes > 0), (damaged, torn), "{report:?}");
+        assert_eq!(found, (0..18).collect::<Vec<_>>());
+        // Only what was once whole can be lost.
+        assert_eq!(report.lost_records(), if damaged > 0 { 2 } else { 0 });
+    };
+    check(&|bytes| *bytes.last_mut().unwrap() ^= 1, 1, false);
+    check(&|bytes| bytes.truncate(bytes.len() - 1), 0, true);
+}
+
 fn frame_bytes(segment: &[u8], at: usize) -> usize {
     let header = crate::spool::layout::FrameHeader::decode(&segment[at..]).unwrap();
     usize::try_from(header.frame_bytes()).unwrap()

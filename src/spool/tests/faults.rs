@@ -127,6 +127,21 @@ fn a_full_disk_takes_nothing_and_then_everything() {
 }
 
 #[test]
+fn what_a_full_disk_took_of_a_frame_is_cut_off_again() {
+    for seed in 0..20 {
+        let disk = Simulated::new(seed);
+        let mut spool = open(disk.clone(), options(Sync::Always)).unwrap().spool;
+        append(&mut spool, 0..3).unwrap();
+        let next = disk.calls().len();
+        let disk = disk.fail(next..next + 1, Fault::Errno(ENOSPC));
+        assert!(matches!(append(&mut spool, 3..6), Err(WriteError::Full(Full::System))));
+        let (opened, found) = recover(&disk.crash(Persistence::All, 0), options(Sync::Always)).unwrap();
+        assert_eq!(found, [0, 1, 2]);
+        assert!(opened.report.damage.is_empty() && opened.report.torn_bytes == 0, "{:?}", opened.report);
+    }
+}
+
+#[test]
 fn the_limit_holds_and_settling_makes_room() {
     let disk = Simulated::new(4);
     let options = options(Sync::Always);
