@@ -21,4 +21,5 @@ pub mod poller;
 pub mod record;
 pub mod sender;
 pub mod socket;
+pub mod spool;
 pub mod telemetry;

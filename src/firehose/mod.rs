@@ -33,6 +33,10 @@ pub use sdk::{Sdk, Settings};
 pub use transport::Outbound;
 pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
 
+/// The part of the SDK that looks for credentials or a region on a host that may be no instance: at
+/// WARN it logs whole HTTP answers, again and again, about what our own sentence says once.
+pub const NOISY_TARGET: &str = "aws_config::imds";
+
 /// Which call carries an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {

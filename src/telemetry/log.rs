@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::firehose::NOISY_TARGET;
 
 /// Starts logging. Does nothing when a log has been started before.
 ///
@@ -18,7 +19,10 @@ pub fn start(config: LogConfig) {
     let ours = config.level.map_or(LevelFilter::OFF, LevelFilter::from_level);
     let theirs =
         config.level.map_or(LevelFilter::OFF, |level| LevelFilter::from_level(level.min(Level::WARN)));
-    let filter = Targets::new().with_default(theirs).with_target("hydrant", ours);
+    let filter = Targets::new()
+        .with_default(theirs)
+        .with_target(NOISY_TARGET, theirs.min(LevelFilter::ERROR))
+        .with_target("hydrant", ours);
     let terminal = std::io::stderr().is_terminal();
     let text = match config.format {
         LogFormat::Auto => terminal,

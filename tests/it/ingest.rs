@@ -175,7 +175,10 @@ async fn received_and_delivered_are_told_to_a_producer_that_asks() {
 // R-T1
 #[tokio::test]
 async fn help_names_every_command_and_every_command_has_an_example() {
-    for command in ["run", "demo", "local", "check", "doctor", "put", "send", "status", "schema", "health"] {
+    for command in [
+        "run", "demo", "local", "check", "doctor", "put", "send", "status", "schema", "health", "top",
+        "generate",
+    ] {
         let output =
             crate::daemon::hydrant().args([command, "--help"]).stdin(Stdio::null()).output().await.unwrap();
         let help = String::from_utf8(output.stdout).unwrap();

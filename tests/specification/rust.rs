@@ -19,7 +19,8 @@ pub(crate) struct File {
     pub(crate) code: String,
 }
 
-/// What says of the code what users are to know, as the specification does.
+/// A document in the shape of code: what it says is not what is done. `tests/deploy/manual.rs` holds it
+/// to the code.
 const MANUAL: &str = "src/cli/generate/man.rs";
 
 /// The files whose path begins with one of `starts`.

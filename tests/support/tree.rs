@@ -25,7 +25,14 @@ pub fn sources() -> Vec<Source> {
         test_files.extend(tests.iter().map(|file| directory.join(file).display().to_string()));
         sources.push(Source { path, text, product });
     }
-    sources.retain(|source| !test_files.contains(&source.path));
+    // `mod tests;` is a file of that name, or a folder of it.
+    let is_test = |path: &str| {
+        test_files.iter().any(|file| {
+            let folder = file.strip_suffix(".rs").unwrap_or(file);
+            path == file || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        })
+    };
+    sources.retain(|source| !is_test(&source.path));
     sources
 }
 
