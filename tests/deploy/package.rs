@@ -61,7 +61,7 @@ impl Machine {
         if fs::metadata(root.path()).map_err(|error| error.to_string())?.uid() != 0 {
             return Err("only root can install a package, into an empty root too".to_owned());
         }
-        tools(["dpkg", "groupadd"]).or_else(|_| tools(["dpkg"]))?;
+        tools(["dpkg"])?;
         for directory in ["var/lib/dpkg/updates", "var/lib/dpkg/info", "etc"] {
             fs::create_dir_all(root.path().join(directory)).map_err(|error| error.to_string())?;
         }
