@@ -25,14 +25,12 @@ pub struct Args {
 pub fn execute(args: Args) -> u8 {
     let address = match args.admin {
         Some(address) => address,
-        None => match args.options.load() {
-            Ok(loaded) => match loaded.config.admin {
-                Some(address) => reachable(address),
-                None => {
-                    say("error: `admin.address` is off, so nobody can be asked");
-                    return super::USAGE;
-                }
-            },
+        None => match args.options.admin() {
+            Ok(Some(address)) => reachable(address),
+            Ok(None) => {
+                say("error: `admin.address` is off, so nobody can be asked");
+                return super::USAGE;
+            }
             Err(code) => return code,
         },
     };

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::config::{Loaded, Problems, Sources, load};
+use crate::config::{Address, Loaded, Problems, Sources, load};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,6 +30,20 @@ impl ConfigOptions {
             say(&format!("warning: {warning}"));
         }
         Ok(loaded)
+    }
+}
+
+impl ConfigOptions {
+    /// The admin listener's address, for whoever looks at a daemon and does not know its stream,
+    /// which may have been named on the daemon's own command line.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConfigOptions::load`].
+    pub fn admin(mut self) -> Result<Option<Address>, u8> {
+        // Nothing is made of it; it is only that a configuration has to have one.
+        self.set.push("delivery_stream_name=any".to_owned());
+        Ok(self.load()?.config.admin)
     }
 }
 

@@ -148,8 +148,7 @@ async fn health_is_the_exit_code_of_a_probe() {
     }
     // Where the configuration says is where it is asked without --admin.
     let setting = format!("admin.address={admin}");
-    let (code, _, stderr) =
-        run(&["health", "--set", &setting, "--set", "delivery_stream_name=app"], b"").await;
+    let (code, _, stderr) = run(&["health", "--set", &setting], b"").await;
     assert_eq!(code, 0, "{stderr}");
     sink.local.set_down(true).await.unwrap();
     assert!(daemon.stop().await.status.success());
