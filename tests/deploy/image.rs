@@ -26,6 +26,20 @@ struct Image {
     _lock: File,
 }
 
+/// The library that was built last: one build of it has other features than another, and cargo puts
+/// none of them in a place of its own for tests.
+fn library(directory: &Path) -> Result<PathBuf, String> {
+    let files = fs::read_dir(directory).map_err(|error| error.to_string())?;
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libhydrant-") && name.ends_with(".rlib")
+    };
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let latest = paths.filter(is_library).max_by_key(built);
+    latest.ok_or_else(|| format!("{} holds no library of hydrant's", directory.display()))
+}
+
 /// The image, or `None` once it was said that the calling test is skipped.
 fn image() -> Option<&'static Image> {
     static IMAGE: OnceLock<Result<Image, String>> = OnceLock::new();
@@ -75,8 +89,9 @@ impl Image {
             "-Ctarget-feature=+crt-static",
             "-Cstrip=symbols",
         ]);
-        rustc.arg("-L").arg(format!("dependency={}", built.join("deps").display()));
-        rustc.arg("--extern").arg(format!("hydrant={}", built.join("libhydrant.rlib").display()));
+        let libraries = built.join("deps");
+        rustc.arg("-L").arg(format!("dependency={}", libraries.display()));
+        rustc.arg("--extern").arg(format!("hydrant={}", library(&libraries)?.display()));
         output(rustc.arg("-o").arg(&program).arg(project("src/main.rs")))?;
         Ok(program)
     }
