@@ -128,6 +128,12 @@ fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(READ_BYTES, stream.try_clone()?);
     let (mut known, mut answer) = (None, Vec::new());
     while let Some(head) = Head::read(&mut reader)? {
+        if !head.is_put {
+            // The daemon's monitoring, which is to do without.
+            head.read_body(&mut reader, |_| {})?;
+            stream.write_all(DENIED)?;
+            continue;
+        }
         // Base64 and the names around it have no braces: one opens the body and one each record.
         let mut braces = 0;
         head.read_body(&mut reader, |bytes| braces += memchr_iter(b'{', bytes).count())?;
@@ -157,16 +163,21 @@ fn response(is_batch: bool, records: usize) -> Vec<u8> {
     .into_bytes()
 }
 
+/// What is answered to whatever puts no records.
+const DENIED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
+    content-length: 34\r\n\r\n{\"__type\":\"AccessDeniedException\"}";
+
 /// What must be known of a request or an answer to read its body.
 struct Head {
     length: usize,
+    is_put: bool,
     is_batch: bool,
 }
 
 impl Head {
     /// The next head, `None` at the end of the connection.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
-        let (mut head, mut line) = (Self { length: 0, is_batch: false }, String::new());
+        let (mut head, mut line) = (Self { length: 0, is_put: false, is_batch: false }, String::new());
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
@@ -182,6 +193,7 @@ impl Head {
                 head.length = value.trim().parse().map_err(io::Error::other)?;
             } else if name.eq_ignore_ascii_case("x-amz-target") {
                 head.is_batch = value.trim().ends_with(".PutRecordBatch");
+                head.is_put = head.is_batch || value.trim().ends_with(".PutRecord");
             }
         }
     }
