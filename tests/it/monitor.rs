@@ -1,12 +1,16 @@
 //! The daemon's look at its stream, and what it shows of itself in CloudWatch. Delivery never
 //! depends on either.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudwatch::types::Statistic;
 use hydrant::local::{CallFault, Faults, Operation, Options, Outcome};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::{Daemon, STREAM, Sink, hydrant, lines, number};
 
@@ -198,7 +202,8 @@ async fn what_is_published_adds_up_to_the_ledger() {
 async fn awss_own_endpoint_is_spoken_to_as_the_sdk_does() {
     let sink = Sink::start(Options::default()).await;
     let mut command = hydrant();
-    command.env("HTTP_PROXY", sink.local.url());
+    let (proxy, heard) = eavesdrop(&sink).await;
+    command.env("HTTP_PROXY", format!("http://{proxy}"));
     let directory = tempfile::tempdir().unwrap();
     let address = format!("listen.app.address=unix:{}", directory.path().join("app.sock").display());
     let endpoint = format!("endpoint_url={}", sink.local.url());
@@ -222,6 +227,44 @@ async fn awss_own_endpoint_is_spoken_to_as_the_sdk_does() {
     let published: Vec<_> = published.map(|request| request.outcome).collect();
     assert!(!published.is_empty());
     assert!(published.iter().all(|outcome| *outcome == Outcome::Answered { failed: 0 }), "{published:?}");
+    let heard = heard.lock().unwrap().clone();
+    let said = |words: &str| memchr::memmem::find(&heard, words.as_bytes()).is_some();
+    for operation in ["GetMetricData", "PutMetricData"] {
+        assert!(
+            said(&format!("/service/GraniteServiceVersion20100801/operation/{operation}")),
+            "{operation}"
+        );
+    }
+    assert!(said("application/cbor") && !said("application/x-amz-json-1.0"));
+}
+
+/// Passes connections on to the service; its address, and all that clients said.
+async fn eavesdrop(sink: &Sink) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, service) = (listener.local_addr().unwrap(), sink.local.address());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let hears = Arc::clone(&hears);
+            tokio::spawn(async move {
+                let (mut says, mut is_told) = client.into_split();
+                let (mut answers, mut is_asked) = TcpStream::connect(service).await.unwrap().into_split();
+                let asking = async {
+                    let mut piece = vec![0; 64 * 1024];
+                    while let Ok(read @ 1..) = says.read(&mut piece).await {
+                        hears.lock().unwrap().extend_from_slice(&piece[..read]);
+                        if is_asked.write_all(&piece[..read]).await.is_err() {
+                            break;
+                        }
+                    }
+                    is_asked.shutdown().await.ok();
+                };
+                tokio::join!(asking, tokio::io::copy(&mut answers, &mut is_told)).1.ok();
+            });
+        }
+    });
+    (address, heard)
 }
 
 fn cloudwatch(sink: &Sink) -> aws_sdk_cloudwatch::Client {

@@ -54,7 +54,7 @@ async fn the_service_manager_is_told_of_start_progress_reload_and_stop() {
     let path = directory.path().join("notify.sock");
     let manager = Manager::listen(&path);
     let mut command = hydrant();
-    // Nobody's process has the number 0, and systemd leaves the variable out for whole groups.
+    // Without WATCHDOG_PID the watchdog is of whatever process has the variable.
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
     let address = format!("listen.app.address=unix:{}", directory.path().join("app.sock").display());
     let endpoint = format!("endpoint_url={}", sink.local.url());
