@@ -44,14 +44,11 @@ const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let config = match args.target.load() {
-        Ok(loaded) => loaded.config,
+    let (config, runtime) = match args.target.ready() {
+        Ok(ready) => ready,
         Err(code) => return code,
     };
-    let findings = match super::runtime() {
-        Ok(runtime) => runtime.block_on(run_doctor(&config)),
-        Err(code) => return code,
-    };
+    let findings = runtime.block_on(run_doctor(&config));
     let written = findings.iter().try_for_each(|finding| writeln!(std::io::stdout(), "{finding}"));
     if written.is_err() || findings.iter().any(|finding| finding.level == Level::Problem) {
         super::FAILED

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::config::{Address, Loaded, Problems, Sources, load};
+use tokio::runtime::Runtime;
+
+use crate::config::{Address, Config, Loaded, Problems, Sources, load};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone, clap::Args)]
@@ -78,6 +80,15 @@ impl TargetOptions {
         let given = flags.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?)));
         self.options.set.extend(given);
         self.options.load()
+    }
+
+    /// What a command that calls AWS once begins with: the configuration, and a runtime.
+    ///
+    /// # Errors
+    ///
+    /// The exit code, once the reason was written to standard error.
+    pub(super) fn ready(self) -> Result<(Config, Runtime), u8> {
+        Ok((self.load()?.config, super::runtime()?))
     }
 }
 

@@ -28,12 +28,8 @@ pub struct Args {
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let config = match args.target.load() {
-        Ok(loaded) => loaded.config,
-        Err(code) => return code,
-    };
-    let runtime = match super::runtime() {
-        Ok(runtime) => runtime,
+    let (config, runtime) = match args.target.ready() {
+        Ok(ready) => ready,
         Err(code) => return code,
     };
     let result = record(args.data, &config.delimiter).and_then(|record| {

@@ -28,12 +28,8 @@ pub struct Args {
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let config = match args.target.load() {
-        Ok(loaded) => loaded.config,
-        Err(code) => return code,
-    };
-    let runtime = match super::runtime() {
-        Ok(runtime) => runtime,
+    let (config, runtime) = match args.target.ready() {
+        Ok(ready) => ready,
         Err(code) => return code,
     };
     let sdk = Sdk::new(Settings::from(&config));
@@ -41,7 +37,7 @@ pub fn execute(args: Args) -> u8 {
     for problem in found.stream.problems.values() {
         say(&format!("{}: {problem}", if found.failed { "error" } else { "warning" }));
     }
-    if found.stream.description.is_none() && found.stream.polled_at.is_none() || found.failed {
+    if found.failed {
         return super::FAILED;
     }
     let name = &config.delivery_stream_name;
