@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::batcher::Limits;
-use crate::buffer::{self, Columns, Count, DropReason, Ledger, Shares};
+use crate::budget::Budget;
+use crate::buffer::{
+    self, Columns, Count, DropReason, Intake, Ledger, Outlet, Shares, Spooled, Spooler, opening,
+};
 use crate::config::Config;
 use crate::drain::{self, Order, Orders};
 use crate::firehose::{Firehose, Watch};
@@ -22,11 +26,15 @@ use crate::sender::backoff::Backoff;
 use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::{Passed, Socket};
-use crate::telemetry::figures::Figures;
+use crate::spool::{Disk, Opened};
+use crate::telemetry::figures::{Figures, SpoolFigures};
 use crate::telemetry::{history, now, otlp};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a disk has, at the very end, to take what is left to be written.
+const SPOOL_END: Duration = Duration::from_secs(5);
 
 /// How often the service manager is told what the daemon does.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -38,6 +46,7 @@ pub struct App {
     listeners: Vec<listener::Bound>,
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
+    spool: Option<(Opened<Disk>, SpoolFigures)>,
     notifier: Notifier,
     otlp: Option<otlp::Plan>,
     started: Instant,
@@ -46,9 +55,9 @@ pub struct App {
 /// How a daemon ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// What was neither delivered nor refused for good when it had to stop.
+    /// What was neither delivered nor refused for good when it had to stop, and is not in a spool.
     pub left: Count,
-    /// The account at the end; nothing is held.
+    /// The account at the end; what is held waits in the spool for the next start.
     pub columns: Columns,
 }
 
@@ -67,7 +76,7 @@ impl Sizes {
     /// these are the service's own limits; a small buffer makes them smaller.
     #[must_use]
     pub fn of(config: &Config, body_bytes: BodyBytes) -> Self {
-        let shares = Shares::of(config.buffer.memory);
+        let shares = Shares::of(config.buffer.memory, config.buffer.spool.is_some());
         let name = config.delivery_stream_name.len();
         let fits = |bytes: usize| body_bytes(name, MAX_BATCH_RECORDS, bytes) <= shares.bodies;
         let most = config.max_batch_size_bytes.min(MAX_BATCH_BYTES);
@@ -87,13 +96,20 @@ impl Sizes {
 pub type BodyBytes = fn(usize, usize, usize) -> usize;
 
 impl App {
-    /// Takes every address and opens the dead-letter store. Must be called within a tokio runtime.
+    /// Takes every address and opens the spool and the dead-letter store. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     ///
     /// One sentence that names the key and the address or directory at fault.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let started = now();
+        let directory = || "`buffer.directory`";
+        // The lock first: whoever starts a second daemon by mistake is told so before all else.
+        let disk = match &config.buffer.spool {
+            Some(spool) => Some((opening::lock(spool).with_context(directory)?, spool)),
+            None => None,
+        };
         let mut listeners = Vec::new();
         let mut passed = Passed::of_process();
         for (name, listen) in &config.listen {
@@ -114,8 +130,13 @@ impl App {
             }
             None => None,
         };
+        // Last, since it takes as long as there is something to look at.
+        let spool = match disk {
+            Some((disk, spool)) => Some(opening::open(disk, spool).with_context(directory)?),
+            None => None,
+        };
         let notifier = Notifier::silent();
-        Ok(Self { config, listeners, admin, store, notifier, otlp: None, started })
+        Ok(Self { config, listeners, admin, store, spool, notifier, otlp: None, started })
     }
 
     /// The same, telling `notifier` how it fares.
@@ -149,18 +170,17 @@ impl App {
         orders: Orders,
     ) -> Ended {
         let addresses: Vec<(String, String)> = self.listeners().collect();
-        let Self { config, listeners, admin, store, notifier, otlp, started } = self;
+        let Self { config, listeners, admin, store, spool, notifier, otlp, started } = self;
         let notifier = Arc::new(notifier);
-        let shares = Shares::of(config.buffer.memory);
+        let shares = Shares::of(config.buffer.memory, spool.is_some());
         let sizes = Sizes::of(&config, body_bytes);
         say_limits(&config, &sizes);
         let ledger = Arc::new(Ledger::default());
         let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
         figures.set_stream_name(&config.delivery_stream_name);
-        let (intake, outlet) = buffer::channel(shares.records, config.buffer.on_full, Arc::clone(&ledger));
-        figures.set_buffer(outlet.budget.clone());
-        let export = otlp.and_then(|plan| plan.start(&figures, &config.delivery_stream_name));
         let control = Control::default();
+        let (intake, outlet, spooling) = buffer(&config, &shares, spool, &figures, &control);
+        let export = otlp.and_then(|plan| plan.start(&figures, &config.delivery_stream_name));
         let watch = Arc::clone(&firehose);
         let worker = Worker::new(
             firehose,
@@ -230,11 +250,80 @@ impl App {
             control.abort.cancel();
             tasks.wait().await;
         }
-        let ended = settle_strays(&ledger, left);
+        let kept = match spooling {
+            Some(spooling) => spooling.end(&ledger).await,
+            None => Count::default(),
+        };
+        let ended = settle_strays(&ledger, left, kept);
         if let Some(export) = export {
             export.finish().await;
         }
         ended
+    }
+}
+
+/// The buffer that `config` asks for, and the thread of its spool, if it has one.
+fn buffer(
+    config: &Config,
+    shares: &Shares,
+    spool: Option<(Opened<Disk>, SpoolFigures)>,
+    figures: &Arc<Figures>,
+    control: &Control,
+) -> (Intake, Outlet, Option<Spooling>) {
+    let (budget, on_full) = (Budget::new(shares.records), config.buffer.on_full);
+    let Some((opened, spool_figures)) = spool else {
+        figures.set_buffer(vec![budget.clone()]);
+        let (intake, outlet) = buffer::channel(budget, on_full, figures.shared_ledger());
+        return (intake, outlet, None);
+    };
+    let read_back = Budget::new(shares.read_back);
+    figures.set_buffer(vec![budget.clone(), read_back.clone()]);
+    *figures.spool() = Some(spool_figures);
+    let spooled = Spooled {
+        budget,
+        read_back,
+        on_full,
+        opened,
+        figures: Arc::clone(figures),
+        abort: control.abort.clone(),
+    };
+    let (intake, outlet, spooler) = spooled.channel(figures.shared_ledger());
+    (intake, outlet, Some(Spooling::start(spooler)))
+}
+
+/// The thread of the spool.
+struct Spooling {
+    ended: oneshot::Receiver<Count>,
+}
+
+impl Spooling {
+    fn start(spooler: Spooler<Disk>) -> Self {
+        let (tell, ended) = oneshot::channel();
+        let run = move || {
+            // Waits for channels and the clock; what it does to the disk blocks.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            match runtime {
+                // Nobody hears of the end where the daemon did not wait for it.
+                Ok(runtime) => drop(tell.send(runtime.block_on(spooler.run()))),
+                Err(error) => tracing::error!(%error, "The spool's thread could not be started."),
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("spool".to_owned()).spawn(run) {
+            tracing::error!(%error, "The spool's thread could not be started.");
+        }
+        Self { ended }
+    }
+
+    /// What waits in the spool once its thread has ended; everything that is held where the disk does
+    /// not let it end.
+    async fn end(self, ledger: &Ledger) -> Count {
+        match tokio::time::timeout(SPOOL_END, self.ended).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!("The spool's disk does not answer: what was sent last may be sent again.");
+                ledger.columns().held
+            }
+        }
     }
 }
 
@@ -303,29 +392,33 @@ fn say_limits(config: &Config, sizes: &Sizes) {
 }
 
 /// A connection that was cut off by an abort may have held a chunk that it had counted.
-fn settle_strays(ledger: &Ledger, mut left: Count) -> Ended {
-    let strays = ledger.columns().held;
+fn settle_strays(ledger: &Ledger, mut left: Count, kept: Count) -> Ended {
+    let strays = ledger.columns().held.without(kept);
     if strays.records > 0 {
         ledger.dropped(DropReason::Shutdown, strays);
         left += strays;
     }
     let columns = ledger.columns();
-    let (received, delivered) = (columns.received.records, columns.delivered.records);
+    let (received, recovered, delivered) =
+        (columns.received.records, columns.recovered.records, columns.delivered.records);
     let (dead_lettered, dropped) =
         (columns.dead_lettered.records, columns.dropped.iter().map(|count| count.records).sum::<u64>());
+    let spooled = columns.held.records;
     if left.records > 0 {
         let Count { records, bytes } = left;
         tracing::error!(
             records,
             bytes,
             received,
+            recovered,
             delivered,
             dead_lettered,
             dropped,
+            spooled,
             "Stopped before everything was delivered."
         );
     } else {
-        tracing::info!(received, delivered, dead_lettered, dropped, "Stopped.");
+        tracing::info!(received, recovered, delivered, dead_lettered, dropped, spooled, "Stopped.");
     }
     Ended { left, columns }
 }
@@ -348,7 +441,7 @@ mod tests {
         assert_eq!(sizes(&["max_batch_size_bytes=1000"]), Sizes { batch_bytes: 1000, ..full });
         for mib in 1..32 {
             let Sizes { batch_bytes, record_bytes } = sizes(&[&format!("buffer.memory={mib}MiB")]);
-            let shares = Shares::of(mib << 20);
+            let shares = Shares::of(mib << 20, false);
             assert!(body::body_bytes(3, MAX_BATCH_RECORDS, batch_bytes) <= shares.bodies, "{mib} MiB");
             assert!(body::body_bytes(3, 1, record_bytes) <= shares.bodies, "{mib} MiB");
             assert!(record_bytes > 100_000 && (mib < 6 || record_bytes == MAX_RECORD_BYTES), "{mib} MiB");

@@ -6,6 +6,7 @@
 //! producer sent, followed by the configured delimiter. Records lie one behind the other without
 //! gaps, so any run of them is also one contiguous slice.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,9 +19,29 @@ use crate::budget::Reservation;
 /// The receiver of these calls is the connection's acknowledgement state; chunks without one
 /// (listeners with `acks = "off"`) carry none.
 pub trait Origin: Send + Sync + std::fmt::Debug {
-    /// `records` records of the chunk whose first record is number `first` on the connection
-    /// were delivered.
-    fn delivered(&self, first: u64, records: u64);
+    /// `records` records, the first of them number `first` on the connection, have reached the level
+    /// that their [`Claim`] names.
+    fn reached(&self, first: u64, records: u64);
+}
+
+/// How far a record has come, as far as its producer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The spool has it, through whatever `buffer.sync` says.
+    Durable,
+    /// Firehose answered that it has it.
+    Delivered,
+}
+
+/// A run of a connection's records, and who is to be told of them.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Who is to be told.
+    pub origin: Arc<dyn Origin>,
+    /// Of what.
+    pub level: Level,
+    /// Number on the connection of the first record.
+    pub first: u64,
 }
 
 /// The records of one read: their bytes in wire form and the end of each.
@@ -31,7 +52,9 @@ pub struct Chunk {
     bytes: Bytes,
     ends: Box<[u32]>,
     received: Instant,
-    origin: Option<(Arc<dyn Origin>, u64)>,
+    claim: Option<Claim>,
+    /// The first record's, where the spool has them.
+    sequence: Option<u64>,
     _hold: Reservation,
 }
 
@@ -46,14 +69,37 @@ impl Chunk {
     pub fn new(bytes: Bytes, ends: Box<[u32]>, received: Instant, hold: Reservation) -> Self {
         debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
         debug_assert!(ends.is_sorted());
-        Self { bytes, ends, received, origin: None, _hold: hold }
+        Self { bytes, ends, received, claim: None, sequence: None, _hold: hold }
     }
 
-    /// The same chunk, with `origin` told of each delivery; its first record is number `first`.
+    /// The same chunk, whose producer is told how far its records have come.
     #[must_use]
-    pub fn with_origin(mut self, origin: Arc<dyn Origin>, first: u64) -> Self {
-        self.origin = Some((origin, first));
-        self
+    pub fn with_claim(self, claim: Option<Claim>) -> Self {
+        Self { claim, ..self }
+    }
+
+    /// The same chunk, of which the spool has the records, the first of them as `sequence`.
+    #[must_use]
+    pub fn with_sequence(self, sequence: u64) -> Self {
+        Self { sequence: Some(sequence), ..self }
+    }
+
+    /// Who is to be told when the records reach `level`, if anybody.
+    #[must_use]
+    pub fn claim(&self, level: Level) -> Option<&Claim> {
+        self.claim.as_ref().filter(|claim| claim.level == level)
+    }
+
+    /// The records in wire form, one behind the other.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The end of each record in [`Chunk::data`].
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// Number of records.
@@ -165,10 +211,18 @@ impl Span {
         Some((front, self.first < self.end))
     }
 
-    /// Tells the chunk's origin, if it wants to know, that the span's records were delivered.
-    pub fn delivered(&self) {
-        if let Some((origin, number)) = &self.chunk.origin {
-            origin.delivered(number + u64::from(self.first), u64::from(self.end - self.first));
+    /// Tells the producer, if it wants to know, that the span's records have reached `level`.
+    pub fn reached(&self, level: Level) {
+        if let Some(claim) = self.chunk.claim(level) {
+            let first = claim.first + u64::from(self.first);
+            claim.origin.reached(first, u64::from(self.end - self.first));
         }
+    }
+
+    /// The records' sequences in the spool, if it has them.
+    #[must_use]
+    pub fn sequences(&self) -> Option<Range<u64>> {
+        let chunk = self.chunk.sequence?;
+        Some(chunk + u64::from(self.first)..chunk + u64::from(self.end))
     }
 }

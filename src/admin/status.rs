@@ -9,7 +9,7 @@ use super::Context;
 use super::stuck::{self, Facts};
 use crate::buffer::{Count, DropReason, RejectReason};
 use crate::firehose::Destination;
-use crate::telemetry::figures::Figures;
+use crate::telemetry::figures::{Figures, SpoolCondition, SpoolFigures};
 use crate::telemetry::history::{self, Sample};
 use crate::telemetry::stream::{Reading, Stream};
 
@@ -54,6 +54,9 @@ pub fn ready(figures: &Figures, now: Instant) -> Health {
     if figures.is_draining() {
         reasons.push("the daemon is stopping".to_owned());
     }
+    if figures.spool().as_ref().is_some_and(|spool| spool.condition == SpoolCondition::Failed) {
+        reasons.push("the spool's disk has failed: nothing more is taken until a restart".to_owned());
+    }
     let trouble = figures.sender().state.trouble.clone();
     if let Some(trouble) = trouble.filter(|trouble| trouble.permanent) {
         reasons.push(format!("{}: {}", trouble.code, trouble.message));
@@ -66,6 +69,7 @@ pub fn ready(figures: &Figures, now: Instant) -> Health {
 pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
     let columns = figures.ledger().columns();
     let sender = figures.sender().clone();
+    let spool = figures.spool().clone();
     let stream = figures.stream().clone();
     let sample = figures.sample(now);
     let rates = figures.history().rates(&sample);
@@ -84,6 +88,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         rates,
         cpu: rates.cpu,
         buffer: figures.buffer(),
+        spool: spool.as_ref().map(|spool| spool.condition),
         held: columns.held.records,
         connections: figures.connections(),
         in_flight: figures.in_flight(),
@@ -130,6 +135,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "wanted_bytes": figures.buffer().map(|buffer| buffer.wanted),
             "oldest_record_age_ms": sender.state.oldest.map(|oldest| since(oldest, now)),
         },
+        "spool": spool.map(|spool| spooled(&spool)),
         "stream": {
             "in_flight_requests": figures.in_flight(),
             "max_in_flight_requests": about.max_in_flight,
@@ -155,6 +161,20 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "resident_bytes": sample.process.resident_bytes,
         },
         "sample": row(&sample, now),
+    })
+}
+
+fn spooled(spool: &SpoolFigures) -> Value {
+    json!({
+        "directory": spool.directory,
+        "condition": spool.condition.label(),
+        "bytes": spool.bytes,
+        "limit_bytes": spool.limit_bytes,
+        "segments": spool.segments,
+        "held": count(&spool.kept),
+        "sync_seconds_p99_below": spool.sync_duration.quantile(0.99),
+        "damaged_bytes": spool.damaged_bytes,
+        "lost_records": spool.lost_records,
     })
 }
 

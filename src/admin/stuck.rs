@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::telemetry::figures::{Buffer, Trouble};
+use crate::telemetry::figures::{Buffer, SpoolCondition, Trouble};
 use crate::telemetry::history::Rates;
 use crate::telemetry::stream::{Reading, Stream};
 
@@ -98,6 +98,8 @@ pub struct Facts<'a> {
     pub cpu: f64,
     /// The records' memory.
     pub buffer: Option<Buffer>,
+    /// Whether the spool can take more, where there is one.
+    pub spool: Option<SpoolCondition>,
     /// Records held.
     pub held: u64,
     /// Connections of producers.
@@ -115,6 +117,14 @@ pub fn find(facts: &Facts<'_>) -> Stuck {
     let found = |at, level, why| Stuck { at, level, why };
     if let Some(reason) = facts.dead {
         return found(Place::Daemon, Level::Problem, reason.to_owned());
+    }
+    if facts.spool == Some(SpoolCondition::Failed) {
+        let why = "the spool's disk has failed, so nothing more is taken until a restart";
+        return found(Place::Daemon, Level::Problem, why.to_owned());
+    }
+    if facts.spool == Some(SpoolCondition::DiskFull) {
+        let why = "the file system of the spool is full, so producers wait";
+        return found(Place::Daemon, Level::Problem, why.to_owned());
     }
     if let Some(trouble) = facts.trouble {
         let level = if trouble.permanent { Level::Problem } else { Level::Warning };
@@ -136,6 +146,10 @@ pub fn find(facts: &Facts<'_>) -> Stuck {
         let percent = 100.0 * retried_records / tried;
         let why = format!("it fails {percent:.0} % of the records that are sent, which go again");
         return found(Place::Firehose, Level::Warning, why);
+    }
+    if facts.spool == Some(SpoolCondition::Full) {
+        let why = "the spool has reached buffer.disk, so producers wait for what was sent before";
+        return found(Place::Firehose, Level::Warning, why.to_owned());
     }
     let held_back = facts.buffer.filter(|buffer| buffer.wanted > 0);
     if held_back.is_some() && facts.cpu >= FULL_CORE {
@@ -216,6 +230,7 @@ mod tests {
             rates: flowing(100.0),
             cpu: 0.1,
             buffer: Some(Buffer { total: 100, reserved: 10, wanted: 0 }),
+            spool: None,
             held: 3,
             connections: 1,
             in_flight: 1,
@@ -258,6 +273,11 @@ mod tests {
         let calm = calm(&unknown);
         check(&calm, Place::Nowhere, Level::Ok, "flow");
         check(&Facts { dead: Some("no turn"), ..calm }, Place::Daemon, Level::Problem, "no turn");
+        let spool = |spool| Facts { spool: Some(spool), ..calm };
+        check(&spool(SpoolCondition::Working), Place::Nowhere, Level::Ok, "flow");
+        check(&spool(SpoolCondition::Full), Place::Firehose, Level::Warning, "buffer.disk");
+        check(&spool(SpoolCondition::DiskFull), Place::Daemon, Level::Problem, "file system");
+        check(&spool(SpoolCondition::Failed), Place::Daemon, Level::Problem, "until a restart");
 
         let trouble = |permanent| Trouble {
             permanent,

@@ -210,38 +210,44 @@ impl Batcher {
 
     /// Gives up what has waited longest, at least `bytes` bytes if there are so many: of what was
     /// never sent, and when nothing of that is left, of what was. Returns what was given up.
-    pub fn handle_pressure(&mut self, bytes: usize) -> Size {
-        let mut dropped = Size::default();
+    pub fn handle_pressure(&mut self, bytes: usize) -> Vec<Span> {
+        let (mut given, mut dropped) = (Vec::new(), Size::default());
         while dropped.bytes < bytes
             && let Some(span) = self.fresh.pop_front()
         {
             dropped += Size::of(&span);
+            given.push(span);
         }
         self.sizes.fresh -= dropped;
         self.flush = self.flush.min(self.sizes.fresh.records);
-        while dropped.bytes < bytes
-            && let Some(size) = self.pop_sent()
-        {
-            dropped += size;
+        while dropped.bytes < bytes {
+            let portions = self.pop_sent();
+            if portions.is_empty() {
+                break;
+            }
+            given.extend(portions.into_iter().map(|portion| {
+                dropped += Size::of(&portion.span);
+                portion.span
+            }));
         }
-        dropped
+        given
     }
 
-    /// Takes out some of what was sent before and is here again.
-    fn pop_sent(&mut self) -> Option<Size> {
+    /// Takes out some of what was sent before and is here again; nothing when there is nothing.
+    fn pop_sent(&mut self) -> Vec<Portion> {
         if let Some(portion) = self.again.pop_front() {
-            let size = Size::of(&portion.span);
-            self.sizes.again -= size;
-            return Some(size);
+            self.sizes.again -= Size::of(&portion.span);
+            return vec![portion];
         }
         if let Some((_, portions)) = self.waiting.pop_first() {
-            let size = Batch::new(portions).size;
-            self.sizes.waiting -= size;
-            return Some(size);
+            for portion in &portions {
+                self.sizes.waiting -= Size::of(&portion.span);
+            }
+            return portions;
         }
-        let size = self.fixed.pop_front()?.size;
-        self.sizes.fixed -= size;
-        Some(size)
+        let Some(batch) = self.fixed.pop_front() else { return Vec::new() };
+        self.sizes.fixed -= batch.size;
+        batch.portions
     }
 
     /// Size that the next batch has at most, if one would leave now.

@@ -151,11 +151,12 @@ fn pressure_gives_up_the_oldest_that_were_never_sent() {
     for first in [2, 3, 4] {
         batcher.handle_chunk(chunk(&[10], first, now));
     }
-    assert_eq!(batcher.handle_pressure(15), Size { records: 2, bytes: 20 });
+    let given: usize = batcher.handle_pressure(15).iter().map(Span::bytes).sum();
+    assert_eq!(given, 20);
     assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [0, 1]);
     batcher.handle_flush();
     assert_eq!(numbers(&batcher.poll_batch(now).unwrap()), [4]);
-    assert_eq!(batcher.handle_pressure(15), Size::default());
+    assert!(batcher.handle_pressure(15).is_empty());
 }
 
 /// What happens to a batcher in the model test.

@@ -26,6 +26,15 @@ impl Count {
         }
     }
 
+    /// What is left of it without `other`, which is no more than it.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            records: self.records.saturating_sub(other.records),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
     fn minus(self, other: Self) -> Self {
         Self { records: self.records - other.records, bytes: self.bytes - other.bytes }
     }
@@ -158,6 +167,13 @@ impl Ledger {
         columns.held += count;
     }
 
+    /// Records were found in the spool at start and are held.
+    pub fn recovered(&self, count: Count) {
+        let mut columns = self.lock();
+        columns.recovered += count;
+        columns.held += count;
+    }
+
     /// Held records were delivered.
     pub fn delivered(&self, count: Count) {
         let mut columns = self.lock();
@@ -204,13 +220,14 @@ mod tests {
     proptest! {
         // R-L1
         #[test]
-        fn the_equation_holds_after_every_move(moves in proptest::collection::vec((0u8..4, 1u64..1000), 0..200)) {
+        fn the_equation_holds_after_every_move(moves in proptest::collection::vec((0u8..5, 1u64..1000), 0..200)) {
             let ledger = Ledger::default();
             for (kind, records) in moves {
                 let held = ledger.columns().held.records;
                 let count = |records: u64| Count { records, bytes: records * 7 };
                 match kind {
                     0 => ledger.received(count(records)),
+                    4 => ledger.recovered(count(records)),
                     1 => ledger.delivered(count(records.min(held))),
                     2 => ledger.dead_lettered(count(records.min(held))),
                     _ => ledger.dropped(DropReason::Shutdown, count(records.min(held))),

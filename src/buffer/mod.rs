@@ -2,17 +2,24 @@
 //!
 //! [`Intake`] is what a listener holds: it reserves memory before a read and hands chunks over.
 //! The bounded channel carries chunks; the byte [`Budget`] is what bounds it, its slots are only
-//! a backstop. The [`Ledger`] knows at every moment where every record is.
+//! a backstop. With a spool, a thread ([`Spooler`]) writes every chunk to the disk before it goes
+//! on. The [`Ledger`] knows at every moment where every record is; [`Account`] is how the flush task
+//! settles what it has.
 
+mod account;
 mod ledger;
+pub mod opening;
 mod partials;
+mod spooler;
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
+pub use account::{Account, Fate, Pressure};
 pub use ledger::{Balance, Columns, Count, DropReason, Ledger, RejectReason};
 pub use partials::{Partial, Partials};
+pub use spooler::{Spooled, Spooler};
 
 use crate::budget::{Budget, Reservation};
 use crate::config::OnFull;
@@ -36,17 +43,23 @@ pub const CHUNK_OVERHEAD_BYTES: usize = 256;
 pub struct Shares {
     /// For records as they were read, until Firehose has them.
     pub records: usize,
+    /// For records that are read back from the spool, so that a disk and a memory full of what
+    /// arrives can't keep what waits from being sent; 0 without a spool.
+    pub read_back: usize,
     /// For request bodies in flight.
     pub bodies: usize,
 }
 
 impl Shares {
     /// Of 32 parts 17 for records, 11 for bodies and 4 for the allocator: of the default 32 MiB as
-    /// many MiB, and 11 MiB are two full requests of 4 MiB.
+    /// many MiB, and 11 MiB are two full requests of 4 MiB. With a spool a quarter of the records'
+    /// part is for what is read back.
     #[must_use]
-    pub fn of(memory: usize) -> Self {
+    pub fn of(memory: usize, spooled: bool) -> Self {
         let part = memory / 32;
-        Self { records: part * 17, bodies: part * 11 }
+        let records = part * 17;
+        let read_back = if spooled { records / 4 } else { 0 };
+        Self { records: records - read_back, read_back, bodies: part * 11 }
     }
 }
 
@@ -58,7 +71,8 @@ pub struct Intake {
     partials: Arc<Partials>,
     ledger: Arc<Ledger>,
     on_full: OnFull,
-    pressure: Arc<Notify>,
+    pressure: Arc<Pressure>,
+    refuses: CancellationToken,
 }
 
 /// The flush task's end of the buffer.
@@ -66,35 +80,37 @@ pub struct Intake {
 pub struct Outlet {
     /// The chunks in the order in which they were read.
     pub chunks: async_channel::Receiver<Chunk>,
-    /// The budget that they hold parts of.
-    pub budget: Budget,
-    /// Told when a listener finds no room.
-    pub pressure: Arc<Notify>,
-    /// The account.
-    pub ledger: Arc<Ledger>,
+    /// Told when somebody finds no room.
+    pub pressure: Arc<Pressure>,
+    /// Where what became of them is told.
+    pub account: Account,
     /// What gives way.
     pub on_full: OnFull,
 }
 
-/// A buffer of `records` bytes.
+/// A buffer in memory alone, of `budget`.
 #[must_use]
-pub fn channel(records: usize, on_full: OnFull, ledger: Arc<Ledger>) -> (Intake, Outlet) {
+pub fn channel(budget: Budget, on_full: OnFull, ledger: Arc<Ledger>) -> (Intake, Outlet) {
     let (sender, chunks) = async_channel::bounded(CHANNEL_CHUNKS);
-    let budget = Budget::new(records);
-    let pressure = Arc::new(Notify::new());
-    let intake = Intake {
-        chunks: sender,
-        budget: budget.clone(),
-        // With one record above it, which may have five sixteenths, this is half.
-        partials: Arc::new(Partials::new(records / 16 * 3)),
-        ledger: Arc::clone(&ledger),
-        on_full,
-        pressure: Arc::clone(&pressure),
-    };
-    (intake, Outlet { chunks, budget, pressure, ledger, on_full })
+    let intake = Intake::new(sender, budget, on_full, ledger);
+    let account = Account::new(Arc::clone(&intake.ledger), None);
+    let outlet = Outlet { chunks, pressure: Arc::clone(&intake.pressure), account, on_full };
+    (intake, outlet)
 }
 
 impl Intake {
+    fn new(
+        chunks: async_channel::Sender<Chunk>,
+        budget: Budget,
+        on_full: OnFull,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        // With one record above it, which may have five sixteenths, this is half.
+        let partials = Arc::new(Partials::new(budget.total() / 16 * 3));
+        let pressure = Arc::new(Pressure::new(budget.clone()));
+        Self { chunks, budget, partials, ledger, on_full, pressure, refuses: CancellationToken::new() }
+    }
+
     /// Room for `bytes`, waited for as `buffer.on_full` says; `None` means that what arrives now
     /// is to be read and dropped.
     ///
@@ -106,7 +122,7 @@ impl Intake {
             return Some(reservation);
         }
         if self.on_full == OnFull::DropNewest {
-            self.pressure.notify_one();
+            self.pressure.tell();
             return None;
         }
         let reservation = self.budget.reserve(bytes);
@@ -115,7 +131,7 @@ impl Intake {
         if let std::task::Poll::Ready(reservation) = futures_util::poll!(&mut reservation) {
             return Some(reservation);
         }
-        self.pressure.notify_one();
+        self.pressure.tell();
         Some(reservation.await)
     }
 
@@ -135,6 +151,13 @@ impl Intake {
             // The flush task is gone, which only a second signal brings about.
             self.ledger.dropped(DropReason::Shutdown, Count::of(chunk.records(), chunk.bytes()));
         }
+    }
+
+    /// Cancelled when nothing more can be taken, since the spool's disk has failed: what is not
+    /// read stays with its producer.
+    #[must_use]
+    pub fn refuses(&self) -> &CancellationToken {
+        &self.refuses
     }
 
     /// The unfinished records of all connections.
@@ -162,8 +185,9 @@ mod tests {
 
     #[test]
     fn the_shares_leave_an_eighth_and_hold_two_full_bodies_by_default() {
-        let shares = Shares::of(32 << 20);
-        assert_eq!(shares.records + shares.bodies, 28 << 20);
+        let shares = Shares::of(32 << 20, true);
+        assert_eq!(shares.records + shares.read_back + shares.bodies, 28 << 20);
+        assert_eq!(Shares::of(32 << 20, false).records + shares.bodies, 28 << 20);
         assert!(shares.bodies >= 2 * (crate::limits::MAX_BATCH_BYTES.div_ceil(3) * 4 + 500 * 16 + 256));
     }
 }

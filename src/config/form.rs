@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// How a value is written.
@@ -718,8 +718,16 @@ impl Words for Protocol {
 }
 
 impl Words for Acks {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("received", Self::Received), ("delivered", Self::Delivered)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("received", Self::Received),
+        ("durable", Self::Durable),
+        ("delivered", Self::Delivered),
+    ];
+}
+
+impl Words for BufferSync {
+    const WORDS: &'static [(&'static str, Self)] = &[("always", Self::Always), ("os", Self::Os)];
 }
 
 impl Words for OnFull {

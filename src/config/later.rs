@@ -29,18 +29,11 @@ enum Rule {
     Idle(fn(&Value) -> Result<Json, String>, Option<&'static str>, &'static str),
 }
 
-const MIB: u64 = 1024 * 1024;
-const TIB: u64 = MIB * MIB;
-
-const MEMORY_ONLY: &str = "records are held in memory only (remove the key)";
 const NO_PACKING: &str = "each record is sent as one Firehose record";
 const NO_TLS: &str = "listeners speak plain text (remove the key)";
 
 /// The keys and values that are still to come.
 pub(super) const LATER: &[Row] = &[
-    row("buffer.directory", Rule::Absent(MEMORY_ONLY)),
-    row("buffer.disk", Rule::Idle(form::<Size<MIB, TIB>>, None, "records are held in memory only")),
-    row("buffer.sync", Rule::Idle(form::<Sync>, None, "records are held in memory only")),
     row("aggregate.mode", Rule::Idle(form::<Mode>, Some("off"), NO_PACKING)),
     row("aggregate.max_record", Rule::Idle(form::<Size<1, { 1000 * 1024 }>>, None, NO_PACKING)),
     row("aggregate.max_lines", Rule::Idle(form::<Count<1, { u32::MAX as u64 }>>, None, NO_PACKING)),
@@ -61,7 +54,6 @@ pub(super) const LATER: &[Row] = &[
         "listen.*.protocol",
         Rule::Values(&["frames", "forward", "syslog", "http", "firehose"], "the only protocol is \"lines\""),
     ),
-    row("listen.*.acks", Rule::Values(&["durable"], "acks are \"off\", \"received\" or \"delivered\"")),
 ];
 
 const fn row(key: &'static str, rule: Rule) -> Row {
@@ -114,16 +106,6 @@ fn form<F: Form>(value: &Value) -> Result<Json, String> {
         .deserialize::<Setting<F>>()
         .map(|setting| F::write(&setting.0))
         .map_err(|error| expected(error.kind))
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Sync {
-    Always,
-    Os,
-}
-
-impl Words for Sync {
-    const WORDS: &'static [(&'static str, Self)] = &[("always", Self::Always), ("os", Self::Os)];
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -162,17 +162,41 @@ pub enum Acks {
     Off,
     /// The record is in memory.
     Received,
+    /// The record is in the spool.
+    Durable,
     /// Firehose answered that it has the record.
     Delivered,
 }
 
 /// `buffer.*`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BufferConfig {
     /// Hard bound on the bytes held in memory.
     pub memory: usize,
+    /// Where records are kept beside that; `None` is memory alone.
+    pub spool: Option<SpoolConfig>,
     /// What gives way when that is reached.
     pub on_full: OnFull,
+}
+
+/// `buffer.directory`, `buffer.disk` and `buffer.sync`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Most bytes that it may take.
+    pub limit_bytes: u64,
+    /// What durable means.
+    pub sync: BufferSync,
+}
+
+/// When a record in the spool is called durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BufferSync {
+    /// When the disk itself has it.
+    Always,
+    /// When the kernel has it.
+    Os,
 }
 
 /// What happens to records when the buffer is full.

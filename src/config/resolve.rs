@@ -18,7 +18,7 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig,
-    MonitorConfig, OtlpConfig, RetryConfig, SendConfig,
+    MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -170,6 +170,11 @@ impl Resolver {
                 let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
                 self.conflict(&["listen", name, "acks"], at_stdin);
             }
+            if listener.acks.0 == Acks::Durable && table.buffer.directory.0.is_none() {
+                let needs =
+                    "is \"durable\", which needs a spool: set `buffer.directory`, or take \"received\"";
+                self.conflict(&["listen", name, "acks"], needs);
+            }
             self.require(&listener.address, &["listen", name, "address"]);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
@@ -187,6 +192,17 @@ impl Resolver {
             if let Some(other) = taken.insert(address.to_string(), key.clone()).filter(|_| !shareable) {
                 let (other, layer) = (other.join("."), self.layer_of(&other));
                 self.conflict(&key, &format!("must not be \"{address}\", which is `{other}` ({layer})"));
+            }
+        }
+
+        for key in ["disk", "sync"] {
+            if table.buffer.directory.0.is_none()
+                && let Some(found) = self.found(&["buffer", key])
+            {
+                let Found { key, from, .. } = found;
+                self.warnings.push(format!(
+                    "{from}: `{key}` changes nothing without `buffer.directory`: records are held in memory only"
+                ));
             }
         }
 
@@ -341,7 +357,15 @@ fn config(table: Table) -> Config {
             .into_iter()
             .filter_map(|(name, listener)| Some((name, listen_config(listener)?)))
             .collect(),
-        buffer: BufferConfig { memory: size(table.buffer.memory), on_full: table.buffer.on_full.0 },
+        buffer: BufferConfig {
+            memory: size(table.buffer.memory),
+            on_full: table.buffer.on_full.0,
+            spool: table.buffer.directory.0.map(|directory| SpoolConfig {
+                directory,
+                limit_bytes: table.buffer.disk.0,
+                sync: table.buffer.sync.0,
+            }),
+        },
         retry: RetryConfig {
             max_retries: u32::try_from(table.retry.max_retries.0).unwrap_or(u32::MAX),
             base_delay: table.retry.base_delay.0,

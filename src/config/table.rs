@@ -13,7 +13,7 @@ use super::form::{
     AdminAddress, Cadence, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode,
     Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
-use super::{Acks, LogFormat, OnFull, Protocol};
+use super::{Acks, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// Other spellings of keys, accepted wherever the key is.
@@ -128,7 +128,8 @@ table! {
         /// A connection that sends nothing for this long is closed; `0s` is never.
         idle_timeout: Patience<0, DAY> = None,
         /// Which level the producer is told of, as a decimal line with the connection's count of
-        /// records that reached it: `received` is in memory, `delivered` is answered by Firehose.
+        /// records that reached it: `received` is in memory, `durable` in the spool (which needs
+        /// `buffer.directory`), `delivered` is answered by Firehose.
         acks: Acks = Acks::Off,
     }
 }
@@ -138,7 +139,16 @@ table! {
     Buffer {
         /// Hard bound on the bytes of records held in memory, everything included.
         memory: Size<MIB, { 2 * GIB }> = 32 * MIB,
-        /// What gives way when that is reached: `block` stops reading, so that producers wait and
+        /// Directory of the crash-safe spool, one for each daemon. Without one, records are held in
+        /// memory only.
+        directory: Maybe<Directory> = None,
+        /// Most bytes that the spool may take, within one segment (an eighth of it, at most 8 MiB).
+        disk: Size<{ 4 * MIB }, TIB> = GIB,
+        /// When a record in the spool is durable: `always` is once the disk itself has it, one sync
+        /// for all that came since the last; `os` is once the kernel has it, which survives a killed
+        /// process but no power cut.
+        sync: BufferSync = BufferSync::Always,
+        /// What gives way when memory, or with a spool its disk, is full: `block` stops reading, so that producers wait and
         /// nothing is lost; `drop-newest` drops what arrives, `drop-oldest` what has waited longest;
         /// both count it.
         on_full: OnFull = OnFull::Block,

@@ -2,8 +2,8 @@
 //! reached the listener's level, as a decimal line each time that it grows.
 //!
 //! The count never runs ahead: it covers a record only when every record before it on the
-//! connection is covered too. A record that was dropped or dead-lettered is never delivered, so
-//! at level `delivered` the count stops before it.
+//! connection is covered too. A record that was dropped or dead-lettered is never delivered, and
+//! one that was dropped before the spool had it is never durable, so the count stops before it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::source::Source;
 use crate::config::Acks;
-use crate::record::Origin;
+use crate::record::{Claim, Level, Origin};
 
 /// One connection's acknowledgements.
 #[derive(Debug)]
@@ -28,15 +28,15 @@ pub(super) struct Acker {
     line: Vec<u8>,
 }
 
-/// The records of one connection that Firehose has.
+/// The records of one connection that have reached its level.
 #[derive(Debug, Default)]
 struct Progress {
-    state: Mutex<Delivered>,
+    state: Mutex<Reached>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Delivered {
+struct Reached {
     /// Every record below this number.
     prefix: u64,
     /// Ranges above it, by their first number.
@@ -44,15 +44,15 @@ struct Delivered {
 }
 
 impl Progress {
-    fn lock(&self) -> MutexGuard<'_, Delivered> {
+    fn lock(&self) -> MutexGuard<'_, Reached> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Origin for Progress {
-    fn delivered(&self, first: u64, records: u64) {
+    fn reached(&self, first: u64, records: u64) {
         let mut state = self.lock();
-        let Delivered { prefix, above } = &mut *state;
+        let Reached { prefix, above } = &mut *state;
         above.insert(first, first + records);
         while let Some(range) = above.first_entry()
             && range.key() == prefix
@@ -74,13 +74,16 @@ impl Acker {
         self.level != Acks::Off
     }
 
-    /// Records were accepted; returns who is to hear of their delivery, and the number of the
-    /// first of them.
-    pub(super) fn accept(&mut self, records: usize) -> Option<(Arc<dyn Origin>, u64)> {
+    /// Records were accepted; returns who is to hear how far they come, if anybody.
+    pub(super) fn accept(&mut self, records: usize) -> Option<Claim> {
         let first = self.accepted;
         self.accepted += u64::try_from(records).unwrap_or(u64::MAX);
-        let progress: Arc<dyn Origin> = Arc::clone(&self.progress) as _;
-        (self.level == Acks::Delivered).then_some((progress, first))
+        let level = match self.level {
+            Acks::Off | Acks::Received => return None,
+            Acks::Durable => Level::Durable,
+            Acks::Delivered => Level::Delivered,
+        };
+        Some(Claim { origin: Arc::clone(&self.progress) as _, level, first })
     }
 
     /// Puts the newest count into words, unless an older one is still being written.
@@ -88,7 +91,7 @@ impl Acker {
         let reached = match self.level {
             Acks::Off => return,
             Acks::Received => self.accepted,
-            Acks::Delivered => self.progress.lock().prefix,
+            Acks::Durable | Acks::Delivered => self.progress.lock().prefix,
         };
         if self.line.is_empty() && reached > self.told {
             self.told = reached;
@@ -155,20 +158,20 @@ mod tests {
     #[test]
     fn the_count_covers_a_record_only_with_all_before_it() {
         let mut acker = Acker::new(Acks::Delivered);
-        let (origin, first) = acker.accept(10).unwrap();
-        assert_eq!(first, 0);
+        let Claim { origin, level, first } = acker.accept(10).unwrap();
+        assert_eq!((level, first), (Level::Delivered, 0));
         let told = |acker: &mut Acker| {
             acker.compose();
             String::from_utf8(std::mem::take(&mut acker.line)).unwrap()
         };
-        origin.delivered(3, 4);
+        origin.reached(3, 4);
         assert_eq!(told(&mut acker), "");
-        origin.delivered(0, 2);
+        origin.reached(0, 2);
         assert_eq!(told(&mut acker), "2\n");
-        origin.delivered(2, 1);
+        origin.reached(2, 1);
         assert_eq!(told(&mut acker), "7\n");
         assert!(!acker.is_settled());
-        origin.delivered(7, 3);
+        origin.reached(7, 3);
         assert_eq!(told(&mut acker), "10\n");
         assert!(acker.is_settled());
     }

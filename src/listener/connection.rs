@@ -106,6 +106,15 @@ enum End {
     Broken,
 }
 
+/// What there is for the next read.
+enum Room {
+    Taken(Reservation),
+    /// Nothing, and what is read is to be dropped.
+    Dropping,
+    /// Nothing, and nothing is to be read any more.
+    Refused,
+}
+
 /// What a connection waits for.
 enum Event {
     Readable,
@@ -133,6 +142,8 @@ impl<S: Source> Reader<'_, S> {
         loop {
             match self.wait().await {
                 Event::Readable => {}
+                // What nobody will take is left with its producer.
+                Event::Stop if self.intake.refuses().is_cancelled() => return End::Broken,
                 Event::Stop => {
                     self.stopping = Some(if self.source.refuse_more() {
                         Stopping::ToTheEnd
@@ -158,8 +169,10 @@ impl<S: Source> Reader<'_, S> {
                 }
             }
             let read = match self.room().await {
-                Some(reservation) => self.read(reservation).await,
-                None => self.read_and_drop(),
+                Room::Taken(reservation) => self.read(reservation).await,
+                Room::Dropping => self.read_and_drop(),
+                Room::Refused if self.stopping.is_some() => return End::Broken,
+                Room::Refused => continue,
             };
             match read {
                 Ok(0) if self.stopping.is_some() => return End::Broken,
@@ -215,11 +228,12 @@ impl<S: Source> Reader<'_, S> {
         }
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
+        let takes = !self.intake.refuses().is_cancelled();
         tokio::select! {
             biased;
             () = self.shared.context.stop.cancelled() => Event::Stop,
             () = self.partial.evicted() => Event::Evicted,
-            ready = self.source.ready(is_blocked) => match ready {
+            ready = self.source.ready(is_blocked), if takes => match ready {
                 Ok(true) => Event::Readable,
                 Ok(false) => Event::Told,
                 Err(error) => Event::Failed(error),
@@ -229,14 +243,14 @@ impl<S: Source> Reader<'_, S> {
         }
     }
 
-    /// Memory for the next read and for all that can come of it, or `None` to read and drop.
-    async fn room(&mut self) -> Option<Reservation> {
+    /// Memory for the next read and for all that can come of it.
+    async fn room(&mut self) -> Room {
         // A short read may still find room among the unfinished records where a long one has to wait.
         if self.partial.try_admit(self.next_capacity(), now()).is_err() {
             self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
             let drops = self.shared.context.on_full == OnFull::DropNewest;
             if drops && self.partial.try_admit(self.next_capacity(), now()).is_err() {
-                return None;
+                return Room::Dropping;
             }
         }
         loop {
@@ -252,7 +266,8 @@ impl<S: Source> Reader<'_, S> {
                     self.framer.abandon(&mut self.buffer, Skip::Unfinished);
                     self.keep_unfinished();
                 }
-                reservation = room => return reservation,
+                () = self.intake.refuses().cancelled() => return Room::Refused,
+                room = room => return room.map_or(Room::Dropping, Room::Taken),
             }
         }
     }
@@ -325,10 +340,8 @@ impl<S: Source> Reader<'_, S> {
         let needed = used + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES;
         debug_assert!(needed.min(self.intake.capacity()) <= hold.bytes(), "{needed} bytes held unreserved");
         hold.shrink(needed);
-        let mut chunk = Chunk::new(records, ends.into_boxed_slice(), received, hold);
-        if let Some((origin, first)) = self.acker.accept(chunk.records()) {
-            chunk = chunk.with_origin(origin, first);
-        }
+        let claim = self.acker.accept(ends.len());
+        let chunk = Chunk::new(records, ends.into_boxed_slice(), received, hold).with_claim(claim);
         self.intake.accept(chunk).await;
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::dead_letter::Letter;
 use super::gate::Trouble;
 use crate::batcher::Size;
-use crate::buffer::DropReason;
+use crate::buffer::{Count, DropReason};
 use crate::firehose::{Answer, Class, PutError};
 use crate::telemetry::quiet::Quiet;
 
@@ -140,7 +140,7 @@ impl Voice {
     }
 
     /// Records are gone.
-    pub(super) fn dropped(&mut self, Size { records, bytes }: Size, reason: DropReason, at: Instant) {
+    pub(super) fn dropped(&mut self, Count { records, bytes }: Count, reason: DropReason, at: Instant) {
         if let Some(suppressed) = self.dropped.say(at) {
             tracing::error!(records, bytes, reason = reason.label(), suppressed, "Records dropped.");
         }

@@ -23,11 +23,11 @@ use super::gate::{Gate, Step};
 use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
-use crate::buffer::{Count, DropReason, Outlet};
+use crate::buffer::{Count, DropReason, Fate, Outlet};
 use crate::config::OnFull;
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::limits::billed_bytes;
-use crate::record::Chunk;
+use crate::record::{Chunk, Span};
 use crate::telemetry::figures::{Figures, Outcome, Trouble};
 use crate::telemetry::otlp::{Request, Trace, Traces};
 use crate::telemetry::{now, wall_clock};
@@ -38,6 +38,14 @@ const TURN: Duration = Duration::from_secs(1);
 const AGE_EVERY: Duration = Duration::from_millis(200);
 /// Most chunks taken in one turn, so that a flood of them can't hold up answers.
 const CHUNKS_A_TURN: usize = 256;
+
+/// Batches whose fate the spool may have yet to write down before no further one is sent. Together
+/// with `send.max_in_flight` this bounds what a killed daemon sends twice. Enough for a disk that does
+/// not answer for some seconds: at the usual quota of 1 to 5 MiB a second a batch is a tenth of one
+/// or more.
+const MAX_UNWRITTEN: usize = 64;
+/// How long the spool's thread is waited for when the daemon has to stop at once.
+const SPOOL_LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The service's code for an action that the caller's policies do not allow.
 const ACCESS_DENIED: &str = "AccessDeniedException";
@@ -186,7 +194,8 @@ impl<F: Firehose> Worker<F> {
                 Some((id, result)) = self.answers.next() => self.apply_answer(id, result),
                 Some((letters, result)) = self.burials.next() => self.apply_burial(&letters, result),
                 chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
-                () = self.outlet.pressure.notified() => self.pressed = true,
+                () = self.outlet.pressure.told() => self.pressed = true,
+                () = self.outlet.account.written() => {}
                 () = self.control.flush.notified() => self.apply_flush(),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }
@@ -195,14 +204,18 @@ impl<F: Firehose> Worker<F> {
 
     fn poll_timeout(&self, at: Instant) -> Instant {
         // While the stream may not be sent to, a batch that is ready changes nothing.
-        let room = self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0;
-        let batch = self.batcher.poll_timeout().filter(|_| room).map(|due| due.max(at));
+        let batch = self.batcher.poll_timeout().filter(|_| self.may_send(at)).map(|due| due.max(at));
         [batch, self.gate.poll_timeout(at)].into_iter().flatten().fold(at + TURN, Instant::min)
+    }
+
+    fn may_send(&self, at: Instant) -> bool {
+        self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0
+            && self.outlet.account.unwritten() < MAX_UNWRITTEN
     }
 
     /// Sends as many batches as are ready and allowed.
     fn launch(&mut self, at: Instant) {
-        while self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0 {
+        while self.may_send(at) {
             let Some(size) = self.batcher.poll_ready(at) else { break };
             let body = self.body_bytes(size);
             if self.bodies + body > self.settings.bodies && !self.flights.is_empty() {
@@ -264,14 +277,11 @@ impl<F: Firehose> Worker<F> {
             self.batcher.handle_chunk(chunk);
         }
         if self.outlet.on_full == OnFull::DropOldest {
-            let wanted = self.outlet.budget.wanted();
-            let size = self.batcher.handle_pressure(wanted);
-            if size.records > 0 {
-                self.outlet.ledger.dropped(DropReason::BufferFull, Count::of(size.records, size.bytes));
-                self.voice.dropped(size, DropReason::BufferFull, now());
-            }
+            let wanted = self.outlet.pressure.wanted();
+            let given = self.batcher.handle_pressure(wanted);
+            let dropped = self.drop_records(DropReason::BufferFull, given.iter());
             // What is under way can't be dropped, but may come back.
-            self.pressed = size.bytes < wanted;
+            self.pressed = dropped.bytes < wanted as u64;
         } else if self.flights.is_empty() {
             self.pressed = false;
             self.batcher.handle_flush();
@@ -328,7 +338,7 @@ impl<F: Firehose> Worker<F> {
         }
         let size = verdicts.delivered_size();
         self.has_delivered |= size.records > 0;
-        self.settle_delivered(&verdicts, size, at);
+        self.settle_delivered(&verdicts, at);
         self.voice.delivered(whole, answer, at);
         let again = batch.portions.iter().any(|portion| portion.tries.attempts > 0);
         if again {
@@ -349,15 +359,26 @@ impl<F: Firehose> Worker<F> {
         }
     }
 
-    fn settle_delivered(&self, verdicts: &Verdicts, size: Size, at: Instant) {
-        self.outlet.ledger.delivered(Count::of(size.records, size.bytes));
+    fn settle_delivered(&self, verdicts: &Verdicts, at: Instant) {
+        if verdicts.delivered.is_empty() {
+            return;
+        }
+        self.outlet.account.settle(Fate::Delivered, verdicts.delivered.iter());
         let mut sender = self.figures.sender();
         for span in &verdicts.delivered {
-            span.delivered();
             sender.billed_bytes += span.iter().map(|record| billed_bytes(count(record.len()))).sum::<u64>();
             let latency = at.saturating_duration_since(span.received());
             sender.delivery_latency.observe(latency.as_secs_f64(), count(span.records()));
         }
+    }
+
+    /// Settles records that are gone, and says so.
+    fn drop_records<'a>(&mut self, reason: DropReason, spans: impl Iterator<Item = &'a Span>) -> Count {
+        let dropped = self.outlet.account.settle(Fate::Dropped(reason), spans);
+        if dropped.records > 0 {
+            self.voice.dropped(dropped, reason, now());
+        }
+        dropped
     }
 
     fn apply_failure(&mut self, mut batch: Batch, error: PutError, sent: Instant, at: Instant) {
@@ -437,34 +458,39 @@ impl<F: Firehose> Worker<F> {
             letters.iter().for_each(|letter| trace.set_aside(&letter.error_code, letter.span.records()));
         }
         let Some(store) = self.store.clone() else {
-            let size = size_of_letters(&letters);
-            self.outlet.ledger.dropped(DropReason::NoDeadLetterStore, Count::of(size.records, size.bytes));
-            return self.voice.dropped(size, DropReason::NoDeadLetterStore, now());
+            self.drop_records(DropReason::NoDeadLetterStore, spans(&letters));
+            return;
         };
         let stream = Arc::clone(&self.settings.stream);
         self.burials.push(Box::pin(async move { write_letters(store, stream, letters).await }));
     }
 
     fn apply_burial(&mut self, letters: &[Letter], result: Result<(), StoreError>) {
-        let size = size_of_letters(letters);
         match result {
-            Ok(()) => self.outlet.ledger.dead_lettered(Count::of(size.records, size.bytes)),
+            Ok(()) => drop(self.outlet.account.settle(Fate::DeadLettered, spans(letters))),
             Err(error) => {
-                self.outlet
-                    .ledger
-                    .dropped(DropReason::DeadLetterStoreFailed, Count::of(size.records, size.bytes));
                 tracing::error!(error = &error as &dyn std::error::Error, "A dead letter was not kept.");
-                self.voice.dropped(size, DropReason::DeadLetterStoreFailed, now());
+                self.drop_records(DropReason::DeadLetterStoreFailed, spans(letters));
             }
         }
     }
 
-    /// The end came before everything was settled: what is left goes to the dead-letter store if
-    /// there is one, else it is dropped; either way it is counted and said.
+    /// The end came before everything was settled. What the spool has is sent by the next start.
+    /// What else is left goes to the dead-letter store if there is one, else it is dropped; either
+    /// way it is counted and said. Returns how much that was.
     async fn abandon(mut self) -> Count {
         self.answers.clear();
         while let Some((letters, result)) = self.burials.next().await {
             self.apply_burial(&letters, result);
+        }
+        if self.outlet.account.has_spool() {
+            // The spool's thread was told to stop, too, and sends on what it could not write.
+            let rest = async {
+                while let Ok(chunk) = self.outlet.chunks.recv().await {
+                    self.batcher.handle_chunk(chunk);
+                }
+            };
+            tokio::time::timeout(SPOOL_LAST_WORDS, rest).await.ok();
         }
         self.outlet.chunks.close();
         while let Ok(chunk) = self.outlet.chunks.try_recv() {
@@ -473,20 +499,20 @@ impl<F: Firehose> Worker<F> {
         let mut portions: Vec<Portion> =
             self.flights.drain(..).flat_map(|flight| flight.batch.portions).collect();
         portions.extend(self.batcher.drain());
+        portions.retain(|portion| portion.span.sequences().is_none());
         let letters: Vec<Letter> =
             portions.into_iter().map(|portion| letter(portion, "Shutdown".into())).collect();
-        let size = size_of_letters(&letters);
-        let left = Count::of(size.records, size.bytes);
-        if size.records == 0 {
-            return left;
-        }
-        match self.store.take() {
+        let left = spans(&letters).fold(Count::default(), |mut left, span| {
+            left += Count::of(span.records(), span.bytes());
+            left
+        });
+        match self.store.take().filter(|_| left.records > 0) {
             Some(store) => {
                 let (letters, result) =
                     write_letters(store, Arc::clone(&self.settings.stream), letters).await;
                 self.apply_burial(&letters, result);
             }
-            None => self.outlet.ledger.dropped(DropReason::Shutdown, left),
+            None => drop(self.outlet.account.settle(Fate::Dropped(DropReason::Shutdown), spans(&letters))),
         }
         self.report(now());
         left
@@ -573,11 +599,8 @@ fn letters(batch: Batch, error: &PutError) -> Vec<Letter> {
     batch.portions.into_iter().map(|portion| letter(portion, error.code.clone())).collect()
 }
 
-fn size_of_letters(letters: &[Letter]) -> Size {
-    letters.iter().fold(Size::default(), |mut size, Letter { span, .. }| {
-        size += Size { records: span.records(), bytes: span.bytes() };
-        size
-    })
+fn spans(letters: &[Letter]) -> impl Iterator<Item = &Span> {
+    letters.iter().map(|letter| &letter.span)
 }
 
 fn count(number: usize) -> u64 {

@@ -164,6 +164,24 @@ impl Waiting {
         })
     }
 
+    /// Whether all records of the frame are to be delivered.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let records: usize = self.live.iter().map(|live| (live.end - live.start) as usize).sum();
+        records == self.frame.ends.len()
+    }
+
+    /// The records to deliver as runs that lie one behind the other: which they are, their bytes, and
+    /// the end of each in those.
+    pub fn parts(&self) -> impl Iterator<Item = (Range<u32>, Bytes, Box<[u32]>)> + '_ {
+        self.live.iter().zip(self.slices()).map(|(live, bytes)| {
+            let ends = self.frame.ends.get(live.start as usize..live.end as usize).unwrap_or_default();
+            let before = live.start.checked_sub(1).and_then(|before| self.frame.ends.get(before as usize));
+            let start = before.copied().unwrap_or(0);
+            (live.clone(), bytes, ends.iter().map(|end| end - start).collect())
+        })
+    }
+
     /// Where record `index` starts in the frame's bytes; their length for the number of records.
     fn start(&self, index: u32) -> usize {
         let before = index.checked_sub(1).and_then(|before| self.frame.ends.get(before as usize));

@@ -191,6 +191,12 @@ impl<S: Storage> Spool<S> {
         self.durable
     }
 
+    /// What durable means here.
+    #[must_use]
+    pub fn durability(&self) -> Sync {
+        self.options.sync
+    }
+
     /// What is settled.
     #[must_use]
     pub fn settled(&self) -> &Settled {

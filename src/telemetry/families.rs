@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use super::figures::{Figures, Outcome, SenderFigures};
+use super::figures::{Figures, Outcome, SenderFigures, SpoolCondition, SpoolFigures};
 use super::histogram::Histogram;
 use super::process::Process;
 use super::stream::{Reading, STATUSES, Stream};
@@ -77,6 +77,7 @@ pub fn families(figures: &Figures, now: Instant) -> Vec<Family> {
     let sender = figures.sender().clone();
     list.ledger(&figures.ledger().columns());
     list.daemon(figures, &sender, now);
+    list.spool(figures.spool().clone());
     list.sender(sender);
     list.stream(&figures.stream(), now);
     list.exports(figures);
@@ -262,6 +263,33 @@ impl List {
         );
         self.histogram("hydrant_batch_records", "Records a request", "{record}", sender.batch_records);
         self.histogram("hydrant_batch_bytes", "Record bytes a request", "By", sender.batch_bytes);
+    }
+
+    /// Without a spool no point has a value.
+    fn spool(&mut self, spool: Option<SpoolFigures>) {
+        let whole = |value: fn(&SpoolFigures) -> u64| spool.as_ref().map(|spool| Value::Whole(value(spool)));
+        let help = "Bytes that the spool takes on the disk";
+        self.gauge("hydrant_spool_bytes", help, "By", whole(|spool| spool.bytes));
+        let help = "Bytes that the spool may take, buffer.disk";
+        self.gauge("hydrant_spool_limit_bytes", help, "By", whole(|spool| spool.limit_bytes));
+        let help = "Records in the spool and not settled";
+        self.gauge("hydrant_spool_records", help, "{record}", whole(|spool| spool.kept.records));
+        let conditions = spool.iter().flat_map(|spool| {
+            SpoolCondition::ALL.map(|condition| Point {
+                labels: vec![("condition", condition.label().into())],
+                value: Value::Whole(u64::from(spool.condition == condition)),
+            })
+        });
+        let help = "1 for the condition that the spool is in, 0 for the others";
+        self.add(Kind::Gauge, "hydrant_spool_condition", help, "{spool}", conditions.collect());
+        let help = "Bytes that the last start found damaged in the spool and set aside";
+        self.gauge("hydrant_spool_damaged_bytes", help, "By", whole(|spool| spool.damaged_bytes));
+        let help = "Records that the last start found to be damaged in the spool or missing from it";
+        self.gauge("hydrant_spool_lost_records", help, "{record}", whole(|spool| spool.lost_records));
+        let syncs = spool.map(|spool| plain(Value::Histogram(spool.sync_duration)));
+        let help = "Duration of a sync of the spool, where buffer.sync is always";
+        let points = syncs.into_iter().collect();
+        self.add(Kind::Histogram, "hydrant_spool_sync_duration_seconds", help, "s", points);
     }
 
     /// The stream's own figures. What is not known has no point.

@@ -15,7 +15,7 @@ use super::history::{History, Rates, Sample};
 use super::process::Process;
 use super::stream::Stream;
 use crate::budget::Budget;
-use crate::buffer::Ledger;
+use crate::buffer::{Count, Ledger};
 use crate::firehose::{Class, Operation};
 
 /// Distinct error codes that get a label of their own; the rest are counted as `other`, so that a
@@ -25,6 +25,9 @@ const MAX_ERROR_CODES: usize = 64;
 /// Upper bounds, in seconds, of latencies from one answer of a local service to a long outage.
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
+/// Upper bounds, in seconds, of one sync: from a write cache to a disk that stalls.
+const SYNC_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Upper bounds, in records, up to the quota of a request.
 const RECORDS: &[f64] = &[1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 300.0, 400.0, 499.0, 500.0];
 /// Upper bounds, in bytes, up to the quota of a request.
@@ -178,7 +181,8 @@ pub struct Figures {
     draining: AtomicBool,
     accept_pauses: AtomicU64,
     stream_name: OnceLock<String>,
-    buffer: OnceLock<Budget>,
+    buffer: OnceLock<Vec<Budget>>,
+    spool: Mutex<Option<SpoolFigures>>,
     stream: Mutex<Stream>,
     history: Mutex<History>,
     exports: Mutex<BTreeMap<(Signal, Exported), u64>>,
@@ -209,6 +213,76 @@ pub struct SenderFigures {
     pub state: StreamState,
 }
 
+/// The spool's part.
+#[derive(Debug, Clone)]
+pub struct SpoolFigures {
+    /// `buffer.directory`
+    pub directory: String,
+    /// `buffer.disk`
+    pub limit_bytes: u64,
+    /// Bytes that count against that.
+    pub bytes: u64,
+    /// Files that records are in.
+    pub segments: usize,
+    /// Records that are in the spool and not settled.
+    pub kept: Count,
+    /// Whether it can take more.
+    pub condition: SpoolCondition,
+    /// Bytes that this start found damaged and set aside.
+    pub damaged_bytes: u64,
+    /// Records that this start found to be missing or damaged.
+    pub lost_records: u64,
+    /// Seconds that a sync took, where `buffer.sync` is `always`.
+    pub sync_duration: Histogram,
+}
+
+/// Whether the spool can take more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpoolCondition {
+    /// It can.
+    Working,
+    /// It has reached `buffer.disk`.
+    Full,
+    /// The file system has no room.
+    DiskFull,
+    /// The disk has failed; only a restart brings it back.
+    Failed,
+}
+
+impl SpoolCondition {
+    /// Every condition.
+    pub const ALL: [Self; 4] = [Self::Working, Self::Full, Self::DiskFull, Self::Failed];
+
+    /// The metric label's value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Full => "full",
+            Self::DiskFull => "disk_full",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl SpoolFigures {
+    /// A spool in `directory` that may take `limit_bytes`.
+    #[must_use]
+    pub fn new(directory: String, limit_bytes: u64) -> Self {
+        Self {
+            directory,
+            limit_bytes,
+            bytes: 0,
+            segments: 0,
+            kept: Count::default(),
+            condition: SpoolCondition::Working,
+            damaged_bytes: 0,
+            lost_records: 0,
+            sync_duration: Histogram::new(SYNC_SECONDS),
+        }
+    }
+}
+
 impl Figures {
     /// Figures of a daemon that started at `started`.
     #[must_use]
@@ -233,6 +307,7 @@ impl Figures {
             accept_pauses: AtomicU64::new(0),
             stream_name: OnceLock::new(),
             buffer: OnceLock::new(),
+            spool: Mutex::default(),
             stream: Mutex::default(),
             history: Mutex::default(),
             exports: Mutex::default(),
@@ -291,6 +366,12 @@ impl Figures {
         &self.ledger
     }
 
+    /// The same, to keep.
+    #[must_use]
+    pub fn shared_ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+
     /// Time since the daemon started.
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {
@@ -315,20 +396,34 @@ impl Figures {
         self.started
     }
 
-    /// Says which budget records are held under.
-    pub fn set_buffer(&self, budget: Budget) {
-        // Only the first one counts; there is no second.
-        self.buffer.get_or_init(|| budget);
+    /// Says which budgets records are held under.
+    pub fn set_buffer(&self, budgets: Vec<Budget>) {
+        // Only the first ones count; there are no others.
+        self.buffer.get_or_init(|| budgets);
     }
 
     /// The state of the records' memory; `None` before the daemon runs.
     #[must_use]
     pub fn buffer(&self) -> Option<Buffer> {
-        self.buffer.get().map(|budget| Buffer {
-            total: budget.total(),
-            reserved: budget.total() - budget.available(),
-            wanted: budget.wanted(),
+        let budgets = self.buffer.get()?;
+        Some(Buffer {
+            total: budgets.iter().map(Budget::total).sum(),
+            reserved: budgets.iter().map(|budget| budget.total() - budget.available()).sum(),
+            // What waits for memory to be read back holds no producer up.
+            wanted: budgets.first().map_or(0, Budget::wanted),
         })
+    }
+
+    /// The spool's part, to change or to copy, held for a moment only; `None` without a spool.
+    pub fn spool(&self) -> MutexGuard<'_, Option<SpoolFigures>> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a sync of the spool.
+    pub fn spool_synced(&self, took: Duration) {
+        if let Some(spool) = self.spool().as_mut() {
+            spool.sync_duration.observe(took.as_secs_f64(), 1);
+        }
     }
 
     /// Times that accepting had to pause.
@@ -479,7 +574,7 @@ impl Drop for ConnectionGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::{Count, DropReason};
+    use crate::buffer::DropReason;
 
     // R-L2
     #[test]

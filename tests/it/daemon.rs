@@ -42,11 +42,17 @@ impl Sink {
 
     /// Ends the service; the delivered bytes of every object, in the order of their names.
     pub async fn delivered(&self) -> Vec<u8> {
+        self.objects().await.concat()
+    }
+
+    /// Ends the service; the delivered objects, in the order of their names, which of those begun
+    /// within one second is by chance.
+    pub async fn objects(&self) -> Vec<Vec<u8>> {
         self.local.stop().await.unwrap();
         let mut files = Vec::new();
         collect(self.directory.path(), &mut files);
         files.sort();
-        files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect()
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
     }
 
     /// How often each line was delivered.
@@ -278,6 +284,18 @@ impl Daemon {
     pub async fn stop(self) -> Ended {
         self.signal("TERM");
         self.ended().await
+    }
+
+    /// Kills it without warning; returns its directory, for the next.
+    pub async fn kill(mut self) -> TempDir {
+        self.child.kill().await.unwrap();
+        self.directory
+    }
+
+    /// Sends SIGTERM, waits for the end, and returns the directory, too, for the next.
+    pub async fn stop_and_leave(mut self) -> (Ended, TempDir) {
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        (self.stop().await, directory)
     }
 
     /// Waits for the end.

@@ -12,6 +12,7 @@ mod faults;
 mod hostile;
 mod ingest;
 mod monitor;
+mod spool;
 mod startup;
 mod stopping;
 mod systemd;

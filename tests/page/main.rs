@@ -30,7 +30,7 @@ const VALUES: &str = "[...document.querySelectorAll('[data-path]')].map((element
 const TEXTS: &str = "Object.fromEntries([...document.querySelectorAll('[data-path], [data-derived]')]
     .map((element) => [element.dataset.path ?? element.dataset.derived, element.textContent]))";
 /// What `/status` says only to be plotted.
-const NOT_SHOWN: [&str; 1] = ["/sample"];
+const NOT_SHOWN: [&str; 2] = ["/sample", "/spool"];
 
 /// A service and a daemon in front of it.
 struct Scene {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use hydrant::budget::Budget;
 use hydrant::buffer::{Count, DropReason, Ledger, RejectReason};
 use hydrant::firehose::{Datapoint, Description, Operation};
-use hydrant::telemetry::figures::{Exported, Figures, Outcome, Signal};
+use hydrant::telemetry::figures::{Exported, Figures, Outcome, Signal, SpoolFigures};
 use hydrant::telemetry::now;
 use hydrant::telemetry::stream::{CallOutcome, Reading};
 
@@ -17,7 +17,10 @@ pub fn full() -> Figures {
     let ledger = Arc::new(Ledger::default());
     let figures = Figures::new(Arc::clone(&ledger), now());
     figures.set_stream_name("app");
-    figures.set_buffer(Budget::new(17 << 20));
+    figures.set_buffer(vec![Budget::new(17 << 20)]);
+    let mut spool = SpoolFigures::new("/var/lib/hydrant/spool".to_owned(), 1 << 30);
+    spool.sync_duration.observe(0.003, 1);
+    *figures.spool() = Some(spool);
     count_records(&ledger);
     count_requests(&figures);
     know_the_stream(&figures);
