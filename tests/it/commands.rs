@@ -75,12 +75,15 @@ async fn send_fails_when_it_can_not_know_or_when_a_record_was_turned_away() {
     ];
     let daemon = Daemon::start(&sink.local.url(), &settings).await;
     let silent = format!("unix:{}", daemon.socket().display());
-    let (code, _, stderr) = run(&["send", "--to", &silent], b"a\nb\n").await;
+    let (code, _, stderr) = run(&["send", "--timeout", "2s", "--to", &silent], b"a\nb\n").await;
     assert!(code == 1 && stderr.contains("acknowledged none: set `acks`"), "{code} {stderr}");
     let listeners = daemon.status().await["listeners"].as_array().unwrap().clone();
     let told = listeners.iter().find(|listener| listener["name"] == "told").unwrap();
-    let (code, _, stderr) =
-        run(&["send", "--to", told["address"].as_str().unwrap()], b"short\nfar too long for it\n").await;
+    let (code, _, stderr) = run(
+        &["send", "--timeout", "2s", "--to", told["address"].as_str().unwrap()],
+        b"short\nfar too long for it\n",
+    )
+    .await;
     assert!(code == 1 && stderr.contains("acknowledged 1 of 2 records"), "{code} {stderr}");
     let (code, _, stderr) = run(&["send", "--to", "unix:/nonexistent/app.sock"], b"a\n").await;
     assert!(

@@ -12,6 +12,7 @@ mod faults;
 mod hostile;
 mod ingest;
 mod monitor;
+mod send;
 mod startup;
 mod stopping;
 mod systemd;
