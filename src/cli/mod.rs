@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 pub mod ask;
 pub mod check;
+pub mod dead_letter;
 pub mod demo;
 pub mod doctor;
 pub mod generate;
@@ -38,6 +39,7 @@ enum Command {
     Health(health::Args),
     Put(put::Args),
     Send(send::Args),
+    DeadLetter(dead_letter::Args),
     Status(status::Args),
     Schema(schema::Args),
     Top(top::Args),
@@ -70,6 +72,7 @@ impl Cli {
             Command::Health(args) => health::execute(args),
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),
+            Command::DeadLetter(args) => dead_letter::execute(args),
             Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
             Command::Top(args) => top::execute(args),

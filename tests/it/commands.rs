@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::daemon::{Daemon, STREAM, Sink, hydrant, lines};
 
 /// Exit code, standard output and standard error of `hydrant ARGUMENTS` with `input`.
-async fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+pub async fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut command = hydrant();
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

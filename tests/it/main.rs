@@ -8,6 +8,7 @@ mod daemon;
 
 mod bounds;
 mod commands;
+mod dead_letter;
 mod faults;
 mod hostile;
 mod ingest;

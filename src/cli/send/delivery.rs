@@ -23,7 +23,7 @@ use crate::config::Address;
 use crate::telemetry::now;
 
 /// First and longest wait before a broken connection is made again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long the count stands still before the daemon is asked for its last word; a half of the
 /// patience, where that is less. Longer than a record waits by default for its batch.
 const LAST_WORD_AFTER: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ pub enum End {
     Stalled,
     /// It broke.
     Broken(io::Error),
+    /// There was none.
+    Unreachable(io::Error),
 }
 
 /// Records on their way.
@@ -79,6 +81,12 @@ impl Delivery {
         &self.input
     }
 
+    /// The records that are acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.window.acknowledged()
+    }
+
     /// The records that were read, acknowledged or not.
     #[must_use]
     pub fn records(&self) -> u64 {
@@ -105,7 +113,7 @@ impl Delivery {
                     "no other within {}, and its log says why",
                     humantime::format_duration(self.patience)
                 ))),
-                End::Broken(error) => {
+                End::Broken(error) | End::Unreachable(error) => {
                     let left = self.window.records();
                     let note = format!("{} broke off ({error}); {left} records are sent again", self.to);
                     self.progress.suspend(|| say(&note));
@@ -162,7 +170,7 @@ impl Delivery {
         }
     }
 
-    /// Sends over one connection what is unacknowledged and what is still to be read.
+    /// Sends everything over one connection, for who has to know of each record what became of it.
     ///
     /// # Errors
     ///
@@ -170,7 +178,7 @@ impl Delivery {
     pub async fn once(&mut self) -> anyhow::Result<End> {
         match connect(&self.to).await {
             Ok(halves) => self.over(halves).await,
-            Err(error) => Ok(End::Broken(error)),
+            Err(error) => Ok(End::Unreachable(error)),
         }
     }
 
