@@ -14,6 +14,7 @@ mod hostile;
 mod ingest;
 mod monitor;
 mod send;
+mod spool;
 mod startup;
 mod stopping;
 mod systemd;

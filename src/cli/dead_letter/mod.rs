@@ -4,10 +4,8 @@
 //! `letters` is what the store's lines say, `wire` how a record goes through a listener, `replay` the
 //! way back.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -90,7 +88,7 @@ pub fn execute(args: Args) -> u8 {
         }
         Command::Export(args) => args.place.with_store(|store, _| {
             let Some(store) = store else { return super::print(&empty()) };
-            done(export(store, args.output.as_ref(), &args.filter))
+            done(export(store, args.output.as_deref(), &args.filter))
         }),
         Command::Replay(args) => replay::execute(args),
     }
@@ -167,11 +165,8 @@ fn list(store: Option<&Snapshot>, one_by_one: bool, as_json: bool, filter: &Filt
     })
 }
 
-fn export(store: &Snapshot, output: Option<&PathBuf>, filter: &Filter) -> anyhow::Result<u8> {
-    let mut to: BufWriter<Box<dyn Write>> = BufWriter::new(match output {
-        Some(path) => Box::new(new_file(path)?),
-        None => Box::new(io::stdout().lock()),
-    });
+fn export(store: &Snapshot, output: Option<&Path>, filter: &Filter) -> anyhow::Result<u8> {
+    let mut to = super::output(output)?;
     let (now, mut damaged_lines, mut written) = (wall_clock(), Vec::new(), [0_u64; 2]);
     let unwritable = "the records could not be written";
     store.lines(|number, line| {
@@ -197,14 +192,4 @@ fn export(store: &Snapshot, output: Option<&PathBuf>, filter: &Filter) -> anyhow
             Ok(super::FAILED)
         }
     }
-}
-
-/// A file for nobody else's eyes.
-fn new_file(path: &PathBuf) -> anyhow::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("{} could not be made a new file", path.display()))
 }
