@@ -1,12 +1,17 @@
 //! The command line: one file a command.
 
-use std::io::{self, Write};
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 pub mod ask;
 pub mod check;
+pub mod dead_letter;
 pub mod demo;
 pub mod doctor;
 pub mod generate;
@@ -17,6 +22,7 @@ pub mod put;
 pub mod run;
 pub mod schema;
 pub mod send;
+pub mod spool;
 pub mod status;
 pub mod top;
 
@@ -38,6 +44,8 @@ enum Command {
     Health(health::Args),
     Put(put::Args),
     Send(send::Args),
+    DeadLetter(dead_letter::Args),
+    Spool(spool::Args),
     Status(status::Args),
     Schema(schema::Args),
     Top(top::Args),
@@ -70,6 +78,8 @@ impl Cli {
             Command::Health(args) => health::execute(args),
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),
+            Command::DeadLetter(args) => dead_letter::execute(args),
+            Command::Spool(args) => spool::execute(args),
             Command::Status(args) => status::execute(args),
             Command::Schema(args) => schema::execute(args),
             Command::Top(args) => top::execute(args),
@@ -82,6 +92,18 @@ impl Cli {
 fn print(text: &str) -> u8 {
     let mut stdout = io::stdout().lock();
     if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok() { DONE } else { FAILED }
+}
+
+/// Where exported records go: a new file that is for nobody else's eyes, or standard output.
+///
+/// # Errors
+///
+/// Where the file can't be made or is there already.
+fn output(path: Option<&Path>) -> anyhow::Result<BufWriter<Box<dyn Write>>> {
+    let Some(path) = path else { return Ok(BufWriter::new(Box::new(io::stdout().lock()))) };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = file.with_context(|| format!("{} could not be made a new file", path.display()))?;
+    Ok(BufWriter::new(Box::new(file)))
 }
 
 /// A runtime on this thread.

@@ -36,16 +36,25 @@ impl ConfigOptions {
 }
 
 impl ConfigOptions {
-    /// The admin listener's address, for whoever looks at a daemon and does not know its stream,
-    /// which may have been named on the daemon's own command line.
+    /// The admin listener's address, for whoever looks at a daemon and does not know its stream.
     ///
     /// # Errors
     ///
     /// As [`ConfigOptions::load`].
-    pub fn admin(mut self) -> Result<Option<Address>, u8> {
+    pub fn admin(self) -> Result<Option<Address>, u8> {
+        Ok(self.of_some_stream()?.admin)
+    }
+
+    /// The configuration but for the stream, which may have been named on the daemon's own command
+    /// line.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConfigOptions::load`].
+    pub fn of_some_stream(mut self) -> Result<Config, u8> {
         // Nothing is made of it; it is only that a configuration has to have one.
         self.set.push("delivery_stream_name=any".to_owned());
-        Ok(self.load()?.config.admin)
+        Ok(self.load()?.config)
     }
 }
 

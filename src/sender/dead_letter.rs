@@ -9,17 +9,27 @@
 //! `data` is base64 of the record's bytes as they would have been delivered, its delimiter
 //! included. What is written is synced before it counts as kept; what could not be written whole
 //! is cut off again, so the file never holds half a line. Past `max_bytes` new records are
-//! refused and the old ones kept.
+//! refused and the old ones kept: of a failure that goes on, the first letters say most.
+//!
+//! Others may look at the file and take letters out of it while the daemon runs, by [`Snapshot`] or
+//! by moving it away. Whoever writes holds the lock of the directory for as long as it takes, and
+//! looks first whether the file that it has open is still the one of that name.
 
 use std::borrow::Cow;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::record::Span;
+
+mod snapshot;
+
+pub use snapshot::Snapshot;
 
 /// Name of the store's file in its directory.
 pub const FILE_NAME: &str = "dead-letters.jsonl";
@@ -62,6 +72,26 @@ pub enum StoreError {
         /// `dead_letter.max_bytes`
         max_bytes: u64,
     },
+    /// The file can't be read.
+    #[error("the dead-letter store {} could not be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else is about to take letters out of it.
+    #[error("letters of the dead-letter store {} are being replayed already: wait until that has ended", path.display())]
+    Claimed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was moved away since it was looked at.
+    #[error("the dead-letter store {} was moved or replaced meanwhile: no letter was removed from it", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// An open store. Calls from several threads take turns.
@@ -69,6 +99,8 @@ pub enum StoreError {
 pub struct Store {
     path: PathBuf,
     max_bytes: u64,
+    /// Its lock is the store's: a directory is never replaced by those who take letters out.
+    directory: File,
     file: Mutex<File>,
 }
 
@@ -81,26 +113,13 @@ impl Store {
     pub fn open(directory: &Path, max_bytes: u64) -> Result<Self, StoreError> {
         let path = directory.join(FILE_NAME);
         let open = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-            // A daemon that died while it wrote may have left half a line: it is ended, so that
-            // it spoils no other.
-            if file.seek(SeekFrom::End(0))? > 0 {
-                let mut last = [0];
-                file.seek(SeekFrom::End(-1))?;
-                file.read_exact(&mut last)?;
-                if last != *b"\n" {
-                    file.write_all(b"\n")?;
-                }
-            }
-            Ok(file)
+            make_directory(directory, &mut sync_directory)?;
+            let held = File::open(directory)?;
+            let _locked = Locked::exclusively(&held);
+            let file = open_file(&path, &mut sync_directory)?;
+            Ok(Self { path: path.clone(), max_bytes, directory: held.try_clone()?, file: Mutex::new(file) })
         };
-        match open() {
-            Ok(file) => Ok(Self { path, max_bytes, file: Mutex::new(file) }),
-            Err(source) => Err(StoreError::Open { directory: directory.to_owned(), source }),
-        }
+        open().map_err(|source| StoreError::Open { directory: directory.to_owned(), source })
     }
 
     /// Writes `letters` and syncs them; all or none. Blocks on the disk.
@@ -111,6 +130,12 @@ impl Store {
     pub fn append(&self, stream: &str, letters: &[Letter], time: SystemTime) -> Result<(), StoreError> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |source| StoreError::Write { path: self.path.clone(), source };
+        // Without a lock, on a file system that has none, letters are still better kept than lost:
+        // there nobody else can take any out.
+        let _locked = Locked::exclusively(&self.directory);
+        if !is_file_at(&file, &self.path).map_err(failed)? {
+            *file = open_file(&self.path, &mut sync_directory).map_err(failed)?;
+        }
         let before = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let written = self
             .write(&mut file, before, stream, letters, time)
@@ -155,6 +180,72 @@ impl Store {
     }
 }
 
+/// The lock of a store's directory, as long as it lives.
+struct Locked<'a>(&'a File);
+
+impl<'a> Locked<'a> {
+    /// Waits until nobody else holds it.
+    fn exclusively(directory: &'a File) -> io::Result<Self> {
+        rustix::io::retry_on_intr(|| flock(directory, FlockOperation::LockExclusive))?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Closing the directory would do it too.
+        flock(self.0, FlockOperation::Unlock).ok();
+    }
+}
+
+/// Whether `file` is the one at `path`.
+fn is_file_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes `directory` and those above it that are missing; each new name is synced where it stands.
+fn make_directory(directory: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    missing.into_iter().filter(|path| !path.as_os_str().is_empty()).try_for_each(|path| sync(parent(path)))
+}
+
+/// The directory that `path` stands in.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The file at `path`, made if it is missing; its name is then synced, without which a letter that
+/// was synced could be gone with its file.
+fn open_file(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<File> {
+    let is_new = !path.exists();
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if is_new {
+        sync(parent(path))?;
+    }
+    // A daemon that died while it wrote may have left half a line: it is ended, so that it spoils no
+    // other.
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -165,7 +256,7 @@ mod tests {
     use crate::budget::Reservation;
     use crate::record::Chunk;
 
-    fn letter(records: &[&[u8]]) -> Letter {
+    pub(super) fn letter(records: &[&[u8]]) -> Letter {
         let bytes = Bytes::from(records.concat());
         let mut end = 0;
         let ends = records.iter().map(|record| {
@@ -235,5 +326,36 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = Store::open(&file.path().join("below"), 1).unwrap_err();
         assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
+    }
+
+    // R-E15
+    #[test]
+    fn every_new_name_is_synced_where_it_stands_and_no_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |below: &str| directory.path().join(below);
+        let mut synced = Vec::new();
+        let mut sync = |path: &Path| {
+            synced.push(path.to_owned());
+            Ok(())
+        };
+        make_directory(&at("made/for/it"), &mut sync).unwrap();
+        open_file(&at("made/for/it").join(FILE_NAME), &mut sync).unwrap();
+        assert_eq!(synced, [at("made/for"), at("made"), at(""), at("made/for/it")]);
+        let mut sync = |path: &Path| panic!("{} is as it was", path.display());
+        make_directory(&at("made/for/it"), &mut sync).unwrap();
+        open_file(&at("made/for/it").join(FILE_NAME), &mut sync).unwrap();
+    }
+
+    // R-E18
+    #[test]
+    fn a_store_whose_file_was_moved_away_makes_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), 10_000).unwrap();
+        store.append("app", &[letter(&[b"old\n"])], SystemTime::UNIX_EPOCH).unwrap();
+        let away = directory.path().join("away");
+        fs::rename(directory.path().join(FILE_NAME), &away).unwrap();
+        store.append("app", &[letter(&[b"new\n"])], SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(fs::read_to_string(away).unwrap().lines().count(), 1);
+        assert_eq!(lines(directory.path())[0]["data"], "bmV3Cg==");
     }
 }

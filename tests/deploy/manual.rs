@@ -88,8 +88,10 @@ fn the_man_page_has_every_command_and_option() {
     let mut cli = Cli::command();
     cli.build();
     let mut options = 0;
-    for command in cli.get_subcommands() {
-        let head = format!(".SS \"hydrant {} ", command.get_name());
+    let below = cli.get_subcommands().flat_map(clap::Command::get_subcommands);
+    for command in cli.get_subcommands().chain(below) {
+        let name = command.get_bin_name().unwrap();
+        let head = format!(".SS \"{name} ");
         let (_, rest) = commands.split_once(&head).unwrap_or_else(|| panic!("no {head}"));
         let part = rest.split("\n.SS ").next().unwrap();
         for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {

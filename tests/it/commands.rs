@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use crate::daemon::{Daemon, STREAM, Sink, hydrant, lines};
 
 /// Exit code, standard output and standard error of `hydrant ARGUMENTS` with `input`.
-async fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
+pub async fn run(arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut command = hydrant();
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -75,12 +75,15 @@ async fn send_fails_when_it_can_not_know_or_when_a_record_was_turned_away() {
     ];
     let daemon = Daemon::start(&sink.local.url(), &settings).await;
     let silent = format!("unix:{}", daemon.socket().display());
-    let (code, _, stderr) = run(&["send", "--to", &silent], b"a\nb\n").await;
+    let (code, _, stderr) = run(&["send", "--timeout", "2s", "--to", &silent], b"a\nb\n").await;
     assert!(code == 1 && stderr.contains("acknowledged none: set `acks`"), "{code} {stderr}");
     let listeners = daemon.status().await["listeners"].as_array().unwrap().clone();
     let told = listeners.iter().find(|listener| listener["name"] == "told").unwrap();
-    let (code, _, stderr) =
-        run(&["send", "--to", told["address"].as_str().unwrap()], b"short\nfar too long for it\n").await;
+    let (code, _, stderr) = run(
+        &["send", "--timeout", "2s", "--to", told["address"].as_str().unwrap()],
+        b"short\nfar too long for it\n",
+    )
+    .await;
     assert!(code == 1 && stderr.contains("acknowledged 1 of 2 records"), "{code} {stderr}");
     let (code, _, stderr) = run(&["send", "--to", "unix:/nonexistent/app.sock"], b"a\n").await;
     assert!(

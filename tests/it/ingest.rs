@@ -176,11 +176,34 @@ async fn received_and_delivered_are_told_to_a_producer_that_asks() {
 #[tokio::test]
 async fn help_names_every_command_and_every_command_has_an_example() {
     for command in [
-        "run", "demo", "local", "check", "doctor", "put", "send", "status", "schema", "health", "top",
+        "run",
+        "demo",
+        "local",
+        "check",
+        "doctor",
+        "put",
+        "send",
+        "dead-letter",
+        "dead-letter list",
+        "dead-letter export",
+        "dead-letter replay",
+        "spool",
+        "spool info",
+        "spool verify",
+        "spool export",
+        "status",
+        "schema",
+        "health",
+        "top",
         "generate",
     ] {
-        let output =
-            crate::daemon::hydrant().args([command, "--help"]).stdin(Stdio::null()).output().await.unwrap();
+        let output = crate::daemon::hydrant()
+            .args(command.split(' '))
+            .arg("--help")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && help.contains("Example"), "{command}: {help}");
     }

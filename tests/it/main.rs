@@ -8,11 +8,14 @@ mod daemon;
 
 mod bounds;
 mod commands;
+mod dead_letter;
 mod faults;
 mod hostile;
 mod ingest;
 mod monitor;
+mod send;
 mod spool;
+mod spool_command;
 mod startup;
 mod stopping;
 mod systemd;

@@ -69,8 +69,8 @@ fn keys(schema: &Value, path: &str, aliases: &BTreeMap<&str, &str>, rows: &mut V
 #[test]
 fn the_table_of_options_is_what_the_commands_take() {
     let mut rows = Vec::new();
-    for command in Cli::command().get_subcommands() {
-        for argument in command.get_arguments() {
+    for (command, arguments) in commands(&Cli::command(), "") {
+        for argument in &arguments {
             let value = argument.get_value_names().map(|names| names[0].to_string());
             let value = value.unwrap_or_else(|| argument.get_id().as_str().to_uppercase());
             let name = match argument.get_long() {
@@ -82,10 +82,20 @@ fn the_table_of_options_is_what_the_commands_take() {
             let default = defaults.map(|value| format!("`{value}`")).collect::<String>();
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             let meaning = help.trim_end_matches('.').replace('\n', " ");
-            rows.push(format!("| `{}` | `{name}` | {default} | {meaning} |", command.get_name()));
+            rows.push(format!("| `{command}` | `{name}` | {default} | {meaning} |"));
         }
     }
     assert_table("| command | argument | default | meaning |", &rows);
+}
+
+/// Each command below `command`, and below those, with its arguments.
+fn commands(command: &clap::Command, above: &str) -> Vec<(String, Vec<clap::Arg>)> {
+    let each = command.get_subcommands().flat_map(|command| {
+        let name = format!("{above}{}", command.get_name());
+        let below = commands(command, &format!("{name} "));
+        std::iter::once((name, command.get_arguments().cloned().collect())).chain(below)
+    });
+    each.collect()
 }
 
 #[test]

@@ -130,6 +130,9 @@ fn describe(page: &mut Roff, command: &mut Command) {
         page.control("PP", []);
         verbatim(page, &more.to_string());
     }
+    for command in command.get_subcommands_mut() {
+        describe(page, command);
+    }
 }
 
 /// Whether the argument is the command's own, and not one that every command has.
