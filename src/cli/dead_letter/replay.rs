@@ -82,7 +82,7 @@ fn target(to: Option<Address>, config: &Config) -> Result<Target, String> {
         let connects = matches!(listener.address, Address::Unix(_) | Address::Tcp(_));
         connects && acknowledges(listener) && listener.protocol == Protocol::Lines
     };
-    let levels = "\"received\" or \"delivered\"";
+    let levels = "\"received\", \"durable\" or \"delivered\"";
     let listener = match &to {
         Some(to) => config.listen.values().find(|listener| listener.address == *to),
         None => Some(config.listen.values().find(usable).ok_or_else(|| {
@@ -236,7 +236,7 @@ impl Replay {
             if acknowledged == 0 {
                 bail!(
                     "{to} acknowledged none of {records} records, which stay in the store: set `acks` of that \
-                     listener to \"received\" or \"delivered\", or see in the daemon's log why"
+                     listener to \"received\", \"durable\" or \"delivered\", or see in the daemon's log why"
                 );
             }
             bail!(

@@ -137,7 +137,7 @@ impl Delivery {
         }
         format!(
             "{records} records were written to {to}, which acknowledged none: set `acks` of that listener to \
-             \"received\" or \"delivered\" to know that they arrived"
+             \"received\", \"durable\" or \"delivered\" to know that they arrived"
         )
     }
 
