@@ -480,3 +480,6 @@ fn unix_millis(time: SystemTime) -> u64 {
 fn count(chunk: &Chunk) -> Count {
     Count::of(chunk.records(), chunk.bytes())
 }
+
+#[cfg(test)]
+mod tests;
