@@ -293,6 +293,9 @@ fn a_value_out_of_range_is_reported_with_the_range() {
     check("delimiter=12345678901234567", "at most 16 bytes");
     check("buffer.memory=1023KiB", &size("from 1MiB to 2GiB"));
     check("buffer.memory=3GiB", &size("from 1MiB to 2GiB"));
+    check("buffer.directory=~/spool", "the path of a directory");
+    check("buffer.disk=3MiB", &size("from 4MiB to 1TiB"));
+    check("buffer.sync=never", "\"always\" or \"os\"");
     check("buffer.on_full=drop", "\"block\", \"drop-newest\" or \"drop-oldest\"");
     check("retry.max_retries=101", "a whole number from 0 to 100");
     check("retry.base_delay=0s", &duration("from 1ms to 1h"));
@@ -315,7 +318,7 @@ fn a_value_out_of_range_is_reported_with_the_range() {
     check("listen.app.max_record_bytes=1024001", &size("from 1B to 1000KiB"));
     check("listen.app.max_connections=0", "a whole number from 1 to 65536");
     check("listen.app.idle_timeout=5", "\"never\" or a duration");
-    check("listen.app.acks=yes", "\"off\", \"received\" or \"delivered\"");
+    check("listen.app.acks=yes", "\"off\", \"received\", \"durable\" or \"delivered\"");
 }
 
 // R-C9
@@ -388,10 +391,6 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
         assert_problems(of_set(&["listen.app.address=tcp:0", assignment]), &[&format!("--set: {expected}")]);
     };
     check(
-        "buffer.directory=/var/spool/hydrant",
-        "`buffer.directory` is not in this version of hydrant: records are held in memory only (remove the key)",
-    );
-    check(
         "aggregate.compression=gzip",
         "`aggregate.compression` = \"gzip\" is not in this version of hydrant",
     );
@@ -402,7 +401,6 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
     check("listen.app.address=tls:1", "`listen.app.address` = \"tls:1\" is not in this version");
     check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
-    check("listen.app.acks=durable", "`listen.app.acks` = \"durable\" is not in this version");
 }
 
 // R-C8
@@ -438,13 +436,36 @@ fn what_changes_nothing_yet_is_accepted_with_a_warning_unless_it_is_so_anyway() 
         let expected: Vec<_> = reason.map(warning).into_iter().collect();
         assert_eq!(of_set(&[assignment]).unwrap().warnings, expected, "{assignment}");
     };
-    check("buffer.disk=4GiB", Some("records are held in memory only"));
-    check("buffer.sync=os", Some("records are held in memory only"));
     check("aggregate.mode=auto", Some("each record is sent as one Firehose record"));
     check("aggregate.max_record=500KiB", Some("each record is sent as one Firehose record"));
     check("aggregate.max_lines=500", Some("each record is sent as one Firehose record"));
     check("aggregate.mode=off", None);
     check("aggregate.compression=none", None);
+}
+
+// R-C8
+#[test]
+fn what_asks_for_a_spool_needs_its_directory() {
+    let durable = ["listen.app.address=tcp:0", "listen.app.acks=durable"];
+    assert_problems(
+        of_set(&durable),
+        &[
+            "--set: `listen.app.acks` is \"durable\", which needs a spool: set `buffer.directory`, or take \"received\"",
+        ],
+    );
+    for assignment in ["buffer.disk=4GiB", "buffer.sync=os"] {
+        let key = assignment.split_once('=').unwrap().0;
+        let expected = format!(
+            "--set: `{key}` changes nothing without `buffer.directory`: records are held in memory only"
+        );
+        assert_eq!(of_set(&[assignment]).unwrap().warnings, [expected]);
+    }
+    let with_one = ["buffer.directory=/var/lib/hydrant/spool", "buffer.disk=4GiB", "buffer.sync=os"];
+    let loaded = of_set(&[&with_one[..], &durable[..]].concat()).unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    let spool = loaded.config.buffer.spool.unwrap();
+    assert_eq!(spool.directory.to_str(), Some("/var/lib/hydrant/spool"));
+    assert_eq!((spool.limit_bytes, spool.sync), (4 << 30, hydrant::config::BufferSync::Os));
 }
 
 /// Assignments that are each wrong in one way and do not hide one another.
@@ -457,7 +478,7 @@ const FAULTS: [&str; 14] = [
     "retry.max_retries=many",
     "send.attempt_timeout=0s",
     "buffer.memory=1",
-    "buffer.directory=/x",
+    "buffer.disk=1MiB",
     "listen.a.address=nowhere",
     "listen.b.mode=9",
     "log.format=xml",

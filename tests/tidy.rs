@@ -271,6 +271,7 @@ fn the_table_of_metrics_is_what_is_exported() {
             "{connection}" => "connections",
             "{pause}" => "pauses",
             "{stream}" => "streams",
+            "{spool}" => "spools",
             other => panic!("{}: the unit {other} has no word: give it one here", family.base),
         };
         let point = family.points.first();

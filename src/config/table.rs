@@ -142,15 +142,16 @@ table! {
         /// Directory of the crash-safe spool, one for each daemon. Without one, records are held in
         /// memory only.
         directory: Maybe<Directory> = None,
-        /// Most bytes that the spool may take, within one segment (an eighth of it, at most 8 MiB).
+        /// Most bytes that the spool may take. Room that is reserved ahead comes on top: one segment,
+        /// an eighth of it, at most 8 MiB.
         disk: Size<{ 4 * MIB }, TIB> = GIB,
         /// When a record in the spool is durable: `always` is once the disk itself has it, one sync
         /// for all that came since the last; `os` is once the kernel has it, which survives a killed
         /// process but no power cut.
         sync: BufferSync = BufferSync::Always,
-        /// What gives way when memory, or with a spool its disk, is full: `block` stops reading, so that producers wait and
-        /// nothing is lost; `drop-newest` drops what arrives, `drop-oldest` what has waited longest;
-        /// both count it.
+        /// What gives way when memory, or with a spool its disk, is full: `block` stops reading, so
+        /// that producers wait and nothing is lost; `drop-newest` drops what arrives, `drop-oldest`
+        /// what has waited longest; both count it.
         on_full: OnFull = OnFull::Block,
     }
 }

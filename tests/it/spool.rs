@@ -55,7 +55,7 @@ fn balanced(metrics: &str) {
     assert_eq!(taken, accounted, "{metrics}");
 }
 
-// R-S1 R-P12
+// R-K1, R-P12
 #[tokio::test]
 async fn what_was_called_durable_outlives_a_killed_daemon() {
     for sync in ["buffer.sync=always", "buffer.sync=os"] {
@@ -76,7 +76,7 @@ async fn what_was_called_durable_outlives_a_killed_daemon() {
     }
 }
 
-// R-S2
+// R-K2
 #[tokio::test]
 async fn what_is_left_at_the_drain_deadline_waits_in_the_spool_and_is_no_failure() {
     let sink = Sink::start(Options::default()).await;
@@ -100,7 +100,7 @@ async fn what_is_left_at_the_drain_deadline_waits_in_the_spool_and_is_no_failure
     assert!(delivered(&sink).await == lines(500, BYTES));
 }
 
-// R-S3 R-B1
+// R-K3, R-P16, R-P19
 #[tokio::test]
 async fn many_times_the_memory_waits_on_the_disk_and_is_sent_in_order() {
     const MIB: u64 = 1 << 20;
@@ -137,7 +137,7 @@ async fn many_times_the_memory_waits_on_the_disk_and_is_sent_in_order() {
     assert!(delivered(&sink).await == lines(records, 1000), "not what was written, or in another order");
 }
 
-// R-S4
+// R-K4
 #[tokio::test]
 async fn a_second_daemon_on_a_spool_is_told_so_and_harms_nothing() {
     let sink = Sink::start(Options::default()).await;
@@ -186,7 +186,7 @@ fn files(directory: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
     files
 }
 
-// R-S5
+// R-K5
 #[tokio::test]
 async fn a_spool_of_a_newer_version_is_refused_and_left_alone() {
     let sink = Sink::start(Options::default()).await;
@@ -211,7 +211,7 @@ async fn a_spool_of_a_newer_version_is_refused_and_left_alone() {
     assert_eq!(files(&spool), before);
 }
 
-// R-S6
+// R-K6
 #[tokio::test]
 async fn a_damaged_spool_starts_says_so_once_and_delivers_the_rest() {
     let sink = Sink::start(Options::default()).await;
@@ -253,7 +253,7 @@ async fn a_damaged_spool_starts_says_so_once_and_delivers_the_rest() {
     assert!(sink.delivered().await == expected);
 }
 
-// R-S7
+// R-K7
 #[tokio::test]
 async fn a_full_spool_holds_producers_back_until_the_stream_takes_again() {
     let sink = Sink::start(Options::default()).await;
@@ -280,7 +280,7 @@ async fn a_full_spool_holds_producers_back_until_the_stream_takes_again() {
     assert!(delivered(&sink).await == lines(100_000, BYTES));
 }
 
-// R-S7
+// R-K7
 #[tokio::test]
 async fn a_full_spool_drops_what_the_policy_says_and_counts_it() {
     for policy in ["drop-newest", "drop-oldest"] {
