@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,10 @@ const CHUNKS_A_TURN: usize = 256;
 const FRAMES_A_TURN: usize = 32;
 /// How often a full disk is tried again: nobody tells when there is room.
 const RETRY: Duration = Duration::from_millis(250);
+/// How long memory that runs low is given to become half free before records stay on the disk alone,
+/// and have to be read back. A stream that empties it faster is held up by nothing but the processor,
+/// which reading back would only take more of.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// Most runs of records on the disk whose producers wait to hear of their delivery (about 1 MB).
 /// With as many, nothing more is taken until some are read back.
 const MAX_CLAIMS: usize = 16_384;
@@ -81,6 +85,8 @@ pub struct Spooler<S: Storage> {
     unsynced: Vec<(Claim, u64)>,
     /// On the disk alone, in order, whose producers wait to hear of their delivery.
     claims: VecDeque<(u64, Claim)>,
+    /// Since when memory has not been half free after a quarter of it was not.
+    low_since: Option<Instant>,
     /// Memory for the next frame of the backlog.
     room: Reservation,
     /// What there was no room in when it was last tried.
@@ -132,6 +138,7 @@ impl<S: Storage> Spooled<S> {
             pending: VecDeque::new(),
             unsynced: Vec::new(),
             claims: VecDeque::new(),
+            low_since: None,
             room: Reservation::none(),
             full: None,
             failed: false,
@@ -171,6 +178,8 @@ impl<S: Storage> Spooler<S> {
     /// Waits for the listeners, the flush task, memory or the clock.
     async fn wait(&mut self) {
         let takes = self.takes();
+        let waits = self.low_since.filter(|_| self.open && self.waits_for_memory());
+        let waits = waits.map(|since| since + PATIENCE);
         let needed = self.needed().filter(|_| self.onward.is_some());
         let room = async {
             match needed {
@@ -179,9 +188,10 @@ impl<S: Storage> Spooler<S> {
             }
         };
         let retry = async {
-            match self.full.is_some() || self.owes_watermark {
-                true => tokio::time::sleep(RETRY).await,
-                false => std::future::pending().await,
+            match (self.full.is_some() || self.owes_watermark, waits) {
+                (_, Some(deadline)) => tokio::time::sleep_until(deadline.into()).await,
+                (true, None) => tokio::time::sleep(RETRY).await,
+                (false, None) => std::future::pending().await,
             }
         };
         let aborted = async {
@@ -203,8 +213,21 @@ impl<S: Storage> Spooler<S> {
         }
     }
 
-    fn takes(&self) -> bool {
-        self.open && self.full.is_none() && self.claims.len() < MAX_CLAIMS
+    fn takes(&mut self) -> bool {
+        self.open && self.full.is_none() && self.claims.len() < MAX_CLAIMS && !self.waits_for_memory()
+    }
+
+    /// Whether chunks are left where they are for a moment, since there may soon be memory for them to
+    /// go on without being read back.
+    fn waits_for_memory(&mut self) -> bool {
+        let (available, total) = (self.budget.available(), self.budget.total());
+        if available >= total / 2 {
+            self.low_since = None;
+        } else if available < total / 4 && self.low_since.is_none() {
+            self.low_since = Some(now());
+        }
+        let patient = |since: Instant| now().saturating_duration_since(since) < PATIENCE;
+        self.backlog.is_empty() && self.low_since.is_some_and(patient)
     }
 
     /// Takes what listeners have brought, without waiting.
