@@ -178,7 +178,7 @@ fn contents(sight: &Sight, directory: &Path) -> Option<Finding> {
         }
         Contents::Read { summary, .. } => {
             let live = &summary.live;
-            Some(Finding::ok(subject, format!("{} of {} bytes wait", live.records, live.bytes)))
+            Some(Finding::ok(subject, format!("{} records of {} bytes wait", live.records, live.bytes)))
         }
     }
 }
@@ -245,7 +245,7 @@ mod tests {
         let sight = Sight::look(&path);
         assert!(sight.is_locked, "{}", fs::read_to_string("/proc/locks").unwrap());
         let said = contents(&sight, &path).unwrap().to_string();
-        assert_eq!(said, "ok       spooled records: 3 of 6 bytes wait");
+        assert_eq!(said, "ok       spooled records: 3 records of 6 bytes wait");
         drop(opened);
         assert!(!Sight::look(&path).is_locked);
         let segment = path.join("00000000000000000001.segment");
