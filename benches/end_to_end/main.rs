@@ -40,6 +40,10 @@ pub struct Options {
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1])]
     connections: Vec<usize>,
 
+    /// Spools that the daemon keeps: none, os or always, which is its `buffer.sync`
+    #[arg(long, value_name = "SYNC", value_delimiter = ',', default_values_t = [Spool::None])]
+    spool: Vec<Spool>,
+
     /// Record data of a round, in 10^9 bytes
     #[arg(long, default_value_t = 1.0)]
     gb: f64,
@@ -68,6 +72,14 @@ pub struct Options {
     role: Option<Role>,
 }
 
+/// What the daemon keeps on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Spool {
+    None,
+    Os,
+    Always,
+}
+
 /// What receives the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Receiver {
@@ -75,6 +87,7 @@ enum Receiver {
     Floor,
     Daemon {
         connections: usize,
+        spool: Spool,
     },
 }
 
@@ -100,6 +113,16 @@ struct Start {
     acknowledged: f64,
 }
 
+impl std::fmt::Display for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Os => "os",
+            Self::Always => "always",
+        })
+    }
+}
+
 fn main() {
     // Without cargo's `--bench` this is a test of the benchmark, whose arguments are for libtest.
     let said = |word| std::env::args().any(|argument| argument == word);
@@ -121,7 +144,9 @@ fn bench(options: &Options) {
     for number in 1..=options.rounds {
         eprintln!("round {number} of {}", options.rounds);
         for &size in &options.size {
-            let daemons = options.connections.iter().map(|&connections| Receiver::Daemon { connections });
+            let daemons = options.connections.iter().flat_map(|&connections| {
+                options.spool.iter().map(move |&spool| Receiver::Daemon { connections, spool })
+            });
             for receiver in std::iter::once(Receiver::Floor).chain(daemons) {
                 rounds.entry((size, receiver)).or_default().push(round(options, receiver, size));
             }
@@ -145,7 +170,9 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let sink = Helper::start(["sink"]);
     let (subject, connections) = match receiver {
         Receiver::Floor => (Subject::floor(sink.said(), size), 1),
-        Receiver::Daemon { connections } => (Subject::daemon(sink.said(), &options.set), connections),
+        Receiver::Daemon { connections, spool } => {
+            (Subject::daemon(sink.said(), spool, &options.set), connections)
+        }
     };
     let numbers = [size, lines, connections, options.write].map(|number| number.to_string());
     let socket = subject.socket().display().to_string();
@@ -177,7 +204,7 @@ fn start(options: &Options) -> Start {
     let sink = Helper::start(["sink"]);
     let settings: Vec<String> =
         options.set.iter().cloned().chain(["listen.app.acks=received".to_owned()]).collect();
-    let subject = Subject::daemon(sink.said(), &settings);
+    let subject = Subject::daemon(sink.said(), Spool::None, &settings);
     let mut stream = roles::connect(subject.socket());
     let connected = subject.age();
     roles::send_acknowledged(&mut stream, b"a record\n");

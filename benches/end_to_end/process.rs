@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 
+use super::Spool;
+
 /// Ticks of the CPU times in `/proc` a second: `USER_HZ`, 100 on every architecture that hydrant
 /// is built for (`include/asm-generic/param.h` of Linux).
 const TICKS_A_SECOND: f64 = 100.0;
@@ -90,8 +92,15 @@ pub(crate) struct Usage {
 
 impl Subject {
     /// The daemon with `settings`, delivering to the sink at `port`.
-    pub(crate) fn daemon(port: &str, settings: &[String]) -> Self {
+    pub(crate) fn daemon(port: &str, spool: Spool, settings: &[String]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let spooled = match spool {
+            Spool::None => Vec::new(),
+            sync => vec![
+                format!("buffer.directory={}", directory.path().join("spool").display()),
+                format!("buffer.sync={sync}"),
+            ],
+        };
         let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
         command.env_clear().envs([
             ("AWS_REGION", "us-east-1"),
@@ -105,7 +114,7 @@ impl Subject {
             format!("listen.app.address=unix:{}", socket(directory.path()).display()),
         ];
         command.arg("run");
-        for setting in ours.iter().chain(settings) {
+        for setting in ours.iter().chain(&spooled).chain(settings) {
             command.args(["--set", setting]);
         }
         Self::start(command, directory, false)

@@ -350,7 +350,10 @@ impl<S: Storage> Spooler<S> {
             }
             let header = match self.backlog.peek(&mut self.reader) {
                 Ok(Some(header)) => header,
-                Ok(None) => return false,
+                Ok(None) => {
+                    self.reader.close();
+                    return false;
+                }
                 Err(error) => {
                     self.say_unreadable(&error);
                     continue;
@@ -480,3 +483,6 @@ fn unix_millis(time: SystemTime) -> u64 {
 fn count(chunk: &Chunk) -> Count {
     Count::of(chunk.records(), chunk.bytes())
 }
+
+#[cfg(test)]
+mod tests;

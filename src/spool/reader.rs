@@ -96,6 +96,11 @@ impl<S: Storage> Reader<S> {
         self.payload(position, header).map_err(|cause| ReadError { position, cause })
     }
 
+    /// Lets go of the segment of the last frame, whose room on the disk is not given back before.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
     fn read_header(&mut self, position: Position) -> Result<FrameHeader, ReadCause> {
         let spool = self.spool;
         let mut bytes = [0; FRAME_HEADER_BYTES];

@@ -313,3 +313,137 @@ async fn a_full_spool_drops_what_the_policy_says_and_counts_it() {
         assert_eq!([kept(0), kept(99_999)], [policy == "drop-newest", policy == "drop-oldest"], "{policy}");
     }
 }
+
+/// A file system of `size` in `directory` that only the command sees, as far as this system lets us.
+fn in_small_file_system(directory: &Path, size: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("unshare");
+    let script = format!("mount -t tmpfs -o size={size},mode=700 spool \"$0\" && exec \"$@\"");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    command.arg(directory).arg(env!("CARGO_BIN_EXE_hydrant"));
+    crate::daemon::alone(command)
+}
+
+/// Whether `command` could be run; otherwise the test is skipped, which is an error where peers are
+/// required.
+fn can(command: &[&str]) -> bool {
+    let able = std::process::Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !able {
+        assert!(std::env::var_os("REQUIRE_PEERS").is_none(), "`{}` does not work here", command.join(" "));
+        eprintln!("skipped: `{}` does not work here", command.join(" "));
+    }
+    able
+}
+
+// R-S10
+#[tokio::test]
+async fn a_file_system_that_is_full_holds_producers_back_until_there_is_room() {
+    if !can(&[
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=1m",
+        "t",
+        "/mnt",
+    ]) {
+        return;
+    }
+    let sink = Sink::start(Options::default()).await;
+    sink.local.set_down(true).await.unwrap();
+    let directory = directory();
+    let spool = directory.path().join("spool");
+    std::fs::create_dir(&spool).unwrap();
+    let settings = [
+        format!("listen.app.address=unix:{}/app.sock", directory.path().display()),
+        format!("endpoint_url={}", sink.local.url()),
+        format!("buffer.directory={}", spool.display()),
+        "listen.app.acks=durable".to_owned(),
+        "retry.max_delay=100ms".to_owned(),
+        "send.max_in_flight=1".to_owned(),
+        "buffer.memory=1MiB".to_owned(),
+        "buffer.disk=64MiB".to_owned(),
+    ];
+    let command = in_small_file_system(&spool, "12m");
+    let mut daemon = Daemon::run(command, directory, settings.iter().map(String::as_str)).await;
+    let mut stream = daemon.connect().await;
+    let writing = tokio::spawn(async move {
+        stream.write_all(&lines(300_000, BYTES)).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut counts = String::new();
+        stream.read_to_string(&mut counts).await.unwrap();
+        counts
+    });
+    let line = daemon.until_said("The spool is full: producers wait.").await;
+    assert!(line["error"].as_str().unwrap().contains("gives the spool no room"), "{line}");
+    let status = daemon.until("full", |status| status["spool"]["condition"] == "disk_full").await;
+    assert_eq!(
+        (&status["stuck"]["level"], &status["ready"]),
+        (&"problem".into(), &true.into()),
+        "{status:#}"
+    );
+    sink.local.set_down(false).await.unwrap();
+    daemon.until_settled(300_000).await;
+    let counts = patiently("acknowledged", writing).await.unwrap();
+    assert_eq!(counts.lines().last(), Some("300000"));
+    assert!(daemon.stop().await.status.success());
+    assert!(delivered(&sink).await == lines(300_000, BYTES));
+}
+
+// R-S9
+#[tokio::test]
+async fn a_disk_that_fails_ends_the_taking_and_the_daemon_says_so() {
+    if !can(&["strace", "-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", "true"]) {
+        return;
+    }
+    let sink = Sink::start(Options::default()).await;
+    let directory = directory();
+    let settings = [
+        format!("listen.app.address=unix:{}/app.sock", directory.path().display()),
+        format!("endpoint_url={}", sink.local.url()),
+        format!("buffer.directory={}/spool", directory.path().display()),
+        "listen.app.acks=durable".to_owned(),
+    ];
+    let mut command = tokio::process::Command::new("strace");
+    // The watermark and two groups of records are synced, the third is not.
+    command.args(["-D", "-f", "-q", "-o", "/dev/null", "-e", "trace=fdatasync", "-e"]);
+    command.args(["inject=fdatasync:error=EIO:when=4+", env!("CARGO_BIN_EXE_hydrant")]);
+    let command = crate::daemon::alone(command);
+    let mut daemon = Daemon::run(command, directory, settings.iter().map(String::as_str)).await;
+    let mut stream = BufReader::new(daemon.connect().await);
+    let mut acknowledged = 0;
+    // One record a time, so that each has a sync of its own.
+    loop {
+        stream.write_all(&line(acknowledged, BYTES)).await.unwrap();
+        let mut count = String::new();
+        tokio::select! {
+            read = stream.read_line(&mut count) => { read.unwrap(); acknowledged += 1; }
+            _ = daemon.until("failed", |status| status["spool"]["condition"] == "failed") => break,
+        }
+        assert_eq!(count, format!("{acknowledged}\n"));
+    }
+    let message =
+        "The spool has failed: nothing more is taken or called durable; restart hydrant once the disk works.";
+    assert_eq!(daemon.until_said(message).await["level"], "ERROR");
+    let (code, body) = daemon.get("/readyz").await;
+    assert_eq!(code, 503);
+    assert!(body.contains("disk has failed"), "{body}");
+    assert_eq!(daemon.get("/livez").await.0, 200);
+    // The one that was read and is not durable is sent all the same; the next is not even read.
+    daemon
+        .until("sent", |status| number(status, "/ledger/delivered/records") == acknowledged as u64 + 1)
+        .await;
+    stream.write_all(&line(99, BYTES)).await.unwrap();
+    let status = daemon.until_still().await;
+    assert_eq!(number(&status, "/ledger/received/records"), acknowledged as u64 + 1);
+    let ended = daemon.stop().await;
+    assert!(ended.status.success(), "{:#?}", ended.log);
+    let expected: Vec<u8> = (0..=acknowledged).flat_map(|number| line(number, BYTES)).collect();
+    assert!(sink.delivered().await == expected);
+}
