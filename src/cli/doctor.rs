@@ -2,6 +2,8 @@
 //!
 //! The shell gathers facts; pure checks turn them into [`Finding`]s, one line each.
 
+mod spool;
+
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -134,6 +136,7 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         findings.push(stream(description));
         findings.push(delimiter(description.destination, &config.delimiter));
     }
+    findings.extend(spool::spool(facts.spool.as_ref(), config.buffer.spool.as_ref()));
     findings.push(dead_letters(facts.store.as_ref(), config));
     findings.push(files(facts.files, config));
     findings.push(memory(facts.memory, config));
@@ -154,6 +157,8 @@ struct Facts {
     metrics: Option<Result<(), WatchError>>,
     /// `None` where nothing is to be published.
     publishing: Option<Result<(), WatchError>>,
+    /// `None` without one.
+    spool: Option<spool::Sight>,
     store: Option<Store>,
     files: Option<u64>,
     memory: Option<u64>,
@@ -178,8 +183,33 @@ struct Network {
 struct Store {
     directory: PathBuf,
     writable: bool,
-    in_memory: bool,
+    medium: Medium,
     free_bytes: u64,
+}
+
+/// What a file system keeps its files on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    /// A disk, as far as can be told.
+    Disk,
+    /// Memory.
+    Memory,
+    /// Another machine's disk.
+    Network,
+}
+
+impl Medium {
+    /// By a file system's type (`statfs(2)`, `linux/magic.h`).
+    fn of(kind: u64) -> Self {
+        match kind {
+            // tmpfs, ramfs.
+            0x0102_1994 | 0x8584_58f6 => Self::Memory,
+            // NFS (Amazon EFS among it), SMB, CIFS, SMB 2, AFS, 9p, Ceph, Lustre.
+            0x6969 | 0x517b | 0xff53_4d42 | 0xfe53_4d42 | 0x5346_414f | 0x0102_1997 | 0x00c3_6400
+            | 0x0bd0_0bd0 => Self::Network,
+            _ => Self::Disk,
+        }
+    }
 }
 
 impl Facts {
@@ -215,6 +245,7 @@ impl Facts {
             probe,
             metrics,
             publishing,
+            spool: config.buffer.spool.as_ref().map(|spool| spool::Sight::look(&spool.directory)),
             store: config.dead_letter.directory.as_deref().and_then(Store::look),
             files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             memory: memory_limit(),
@@ -261,8 +292,6 @@ impl Network {
 impl Store {
     /// `directory`, or what it would be made in; `None` where not even that can be looked at.
     fn look(directory: &Path) -> Option<Self> {
-        /// `statfs(2)`: the types of file systems without a disk.
-        const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
         let existing = directory.ancestors().map(|path| match path.as_os_str().is_empty() {
             true => Path::new("."),
             false => path,
@@ -274,7 +303,7 @@ impl Store {
             directory: directory.to_owned(),
             writable: existing.is_dir()
                 && rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
-            in_memory: u64::try_from(system.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind)),
+            medium: u64::try_from(system.f_type).map_or(Medium::Disk, Medium::of),
             free_bytes: room.f_bavail.saturating_mul(room.f_frsize),
         })
     }
@@ -488,7 +517,7 @@ fn dead_letters(store: Option<&Store>, config: &Config) -> Finding {
         return Finding::problem(subject, format!("{shown} cannot be written to"))
             .remedy("give it to this user");
     }
-    if store.in_memory {
+    if store.medium == Medium::Memory {
         return Finding::warning(subject, format!("{shown} is in memory and gone with the host"))
             .remedy("choose a directory on a disk");
     }
@@ -661,14 +690,15 @@ mod tests {
         assert_eq!(dead_letters(None, &config).level, Level::Warning);
         config.dead_letter.directory = Some("/var/lib/dead".into());
         config.dead_letter.max_bytes = 100;
-        let check = |writable, in_memory, free_bytes, expected| {
-            let store = Store { directory: "/var/lib/dead".into(), writable, in_memory, free_bytes };
+        let check = |writable, medium, free_bytes, expected| {
+            let store = Store { directory: "/var/lib/dead".into(), writable, medium, free_bytes };
             assert_eq!(dead_letters(Some(&store), &config).level, expected, "{store:?}");
         };
-        check(true, false, 100, Level::Ok);
-        check(true, false, 99, Level::Warning);
-        check(true, true, 100, Level::Warning);
-        check(false, false, 100, Level::Problem);
+        check(true, Medium::Disk, 100, Level::Ok);
+        check(true, Medium::Network, 100, Level::Ok);
+        check(true, Medium::Disk, 99, Level::Warning);
+        check(true, Medium::Memory, 100, Level::Warning);
+        check(false, Medium::Disk, 100, Level::Problem);
         assert_eq!(dead_letters(None, &config).level, Level::Problem);
     }
 

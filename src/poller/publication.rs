@@ -13,7 +13,8 @@ use crate::telemetry::histogram::Histogram;
 use crate::telemetry::history::Sample;
 
 /// Names of everything that is published, with CloudWatch's word for the unit.
-pub const NAMES: [(&str, &str); 18] = [
+/// Those of the spool only where there is one.
+pub const NAMES: [(&str, &str); 20] = [
     ("RecordsReceived", "Count"),
     ("BytesReceived", "Bytes"),
     ("RecordsDelivered", "Count"),
@@ -30,6 +31,8 @@ pub const NAMES: [(&str, &str); 18] = [
     ("OldestRecordAge", "Seconds"),
     ("InFlightRequests", "Count"),
     ("Connections", "Count"),
+    ("SpoolUse", "Percent"),
+    ("SpoolStopped", "Count"),
     ("PutDuration", "Seconds"),
     ("DeliveryLatency", "Seconds"),
 ];
@@ -107,16 +110,18 @@ impl Snapshot {
         #[expect(clippy::cast_precision_loss, reason = "CloudWatch's numbers are of this type")]
         let counters = counters.map(|(now, before)| Some(Set::of(now.saturating_sub(*before) as f64)));
         #[expect(clippy::cast_precision_loss, reason = "CloudWatch's numbers are of this type")]
-        let gauges: [fn(&Sample) -> f64; 5] = [
-            |sample| sample.held.records as f64,
-            |sample| sample.held.bytes as f64,
-            |sample| sample.oldest_age.as_secs_f64(),
-            |sample| sample.in_flight as f64,
-            |sample| sample.connections as f64,
+        let gauges: [fn(&Sample) -> Option<f64>; 7] = [
+            |sample| Some(sample.held.records as f64),
+            |sample| Some(sample.held.bytes as f64),
+            |sample| Some(sample.oldest_age.as_secs_f64()),
+            |sample| Some(sample.in_flight as f64),
+            |sample| Some(sample.connections as f64),
+            |sample| sample.spool.map(|spool| spool.bytes as f64 / spool.limit_bytes as f64 * 100.0),
+            |sample| sample.spool.map(|spool| f64::from(u8::from(spool.is_stopped))),
         ];
         let gauges = gauges
             .into_iter()
-            .map(|gauge| self.gauges.iter().map(|sample| Set::of(gauge(sample))).reduce(Set::and));
+            .map(|gauge| self.gauges.iter().filter_map(gauge).map(Set::of).reduce(Set::and));
         let durations = [
             Set::of_histogram(&self.put_duration, &last.put_duration),
             Set::of_histogram(&self.delivery_latency, &last.delivery_latency),
@@ -195,6 +200,7 @@ mod tests {
     use super::*;
     use crate::buffer::{Count, DropReason, Ledger};
     use crate::firehose::{Class, Operation};
+    use crate::telemetry::figures::{SpoolCondition, SpoolFigures};
 
     fn find<'a>(data: &'a [Datum], name: &str) -> &'a Datum {
         data.iter().find(|datum| datum.name == name).unwrap_or_else(|| panic!("no {name}"))
@@ -232,6 +238,27 @@ mod tests {
         let duration = find(&data, "PutDuration");
         assert_eq!((duration.samples, duration.minimum, duration.maximum), (3.0, 0.01, 0.5));
         assert!((duration.sum - 0.48).abs() < 1e-9, "{duration:?}");
+    }
+
+    #[test]
+    fn a_spool_is_published_where_there_is_one_as_what_it_takes_of_its_disk() {
+        let start = crate::telemetry::now();
+        let figures = Figures::new(Arc::new(Ledger::default()), start);
+        let zero = Snapshot::zero(&figures, start);
+        let data = Snapshot::take(&figures, start, start).since(&zero);
+        assert!(data.iter().all(|datum| !datum.name.starts_with("Spool")), "{data:?}");
+        let with = |bytes, condition| {
+            let mut spool = SpoolFigures::new("/spool".to_owned(), 200);
+            (spool.bytes, spool.condition) = (bytes, condition);
+            *figures.spool() = Some(spool);
+        };
+        with(200, SpoolCondition::Full);
+        figures.take_sample(start + Duration::from_secs(2));
+        with(50, SpoolCondition::Working);
+        let data = Snapshot::take(&figures, start, start + Duration::from_secs(4)).since(&zero);
+        let extremes = |name| (find(&data, name).minimum, find(&data, name).maximum);
+        assert_eq!(extremes("SpoolUse"), (25.0, 100.0));
+        assert_eq!(extremes("SpoolStopped"), (0.0, 1.0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::exposition::{self, Format};
 use super::histogram::Histogram;
-use super::history::{History, Rates, Sample};
+use super::history::{Fill, History, Rates, Sample};
 use super::process::Process;
 use super::stream::Stream;
 use crate::budget::Budget;
@@ -266,6 +266,11 @@ impl SpoolCondition {
 }
 
 impl SpoolFigures {
+    fn fill(&self) -> Fill {
+        let Self { bytes, limit_bytes, condition, .. } = *self;
+        Fill { bytes, limit_bytes, is_stopped: condition != SpoolCondition::Working }
+    }
+
     /// A spool in `directory` that may take `limit_bytes`.
     #[must_use]
     pub fn new(directory: String, limit_bytes: u64) -> Self {
@@ -454,6 +459,7 @@ impl Figures {
         let columns = self.ledger.columns();
         let mut lost = columns.dead_lettered;
         columns.dropped.iter().for_each(|count| lost += *count);
+        let spool = self.spool().as_ref().map(SpoolFigures::fill);
         let sender = self.sender();
         let oldest = sender.state.oldest;
         Sample {
@@ -469,6 +475,7 @@ impl Figures {
             in_flight: self.in_flight(),
             connections: self.connections(),
             wanted_bytes: self.buffer().map_or(0, |buffer| buffer.wanted),
+            spool,
             process: Process::look(),
         }
     }

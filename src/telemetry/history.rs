@@ -40,8 +40,21 @@ pub struct Sample {
     pub connections: usize,
     /// Memory that listeners wait for now.
     pub wanted_bytes: usize,
+    /// How the spool fares now, where there is one.
+    pub spool: Option<Fill>,
     /// What the process takes.
     pub process: Process,
+}
+
+/// How full a spool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// What it takes on the disk.
+    pub bytes: u64,
+    /// What it may take.
+    pub limit_bytes: u64,
+    /// It takes nothing more: full, or failed.
+    pub is_stopped: bool,
 }
 
 /// See the module.
@@ -135,6 +148,7 @@ mod tests {
             in_flight: 0,
             connections: 0,
             wanted_bytes: 0,
+            spool: None,
             process: Process::default(),
         }
     }

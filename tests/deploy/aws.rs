@@ -434,7 +434,7 @@ async fn records_go_through_the_deployed_stack_into_its_bucket_each_once() {
         |name: &str| outputs[name].as_str().unwrap_or_else(|| panic!("no output {name}: {outputs:#}"));
     assert!(output("ProducerPolicyArn").starts_with("arn:aws:iam::"), "{outputs:#}");
     let watched = call(&["watched"]).await;
-    assert_eq!(watched["alarms"].as_array().unwrap().len(), 10, "{watched:#}");
+    assert_eq!(watched["alarms"].as_array().unwrap().len(), 12, "{watched:#}");
     assert_eq!(watched["dashboards"], json!(["hydrant-app-logs"]), "{watched:#}");
 
     let settings = [

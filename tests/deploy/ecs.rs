@@ -10,7 +10,7 @@ use hydrant::config::{Address, Config, Sources, load};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::pods::{OVERHEAD, list};
+use crate::pods::{OVERHEAD, SPOOL_OVERHEAD, list};
 use crate::python::{Kind, Service, python};
 use crate::tools::{ROOT, output, program, tools};
 
@@ -152,7 +152,12 @@ fn the_daemon_of_a_task_has_the_time_the_memory_and_the_rights_that_it_needs() {
         let Some(Address::Tcp(admin)) = config.admin else { panic!("the admin listener is not on TCP") };
         assert!(admin.ip().is_loopback());
         let Address::Unix(socket) = &config.listen["app"].address else { panic!("not a Unix socket") };
-        let directories = [socket.parent(), config.dead_letter.directory.as_deref().and_then(Path::parent)];
+        let spool = config.buffer.spool.as_ref().expect("a spool");
+        let directories = [
+            socket.parent(),
+            spool.directory.parent(),
+            config.dead_letter.directory.as_deref().and_then(Path::parent),
+        ];
         for directory in directories.into_iter().flatten() {
             let mount = mount_at(container, directory);
             assert_eq!(mount["readOnly"], false);
@@ -160,6 +165,21 @@ fn the_daemon_of_a_task_has_the_time_the_memory_and_the_rights_that_it_needs() {
             assert!(volume.is_some(), "{path}: {mount}");
         }
     }
+}
+
+/// Fargate gives a task 20 GiB unless more is asked for, and its images take of that:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-task-storage.html>.
+// R-R8
+#[test]
+fn the_storage_of_a_task_has_room_for_the_spool_beside_its_images() {
+    let definition = definition(FARGATE);
+    let storage = definition.pointer("/ephemeralStorage/sizeInGiB").map_or(20, |size| size.as_u64().unwrap());
+    let spool = configuration(hydrant(&definition)).buffer.spool.expect("a spool");
+    assert!(
+        spool.limit_bytes + SPOOL_OVERHEAD <= (storage << 30) / 2,
+        "{} of {storage} GiB",
+        spool.limit_bytes
+    );
 }
 
 fn mount_at<'a>(container: &'a Value, directory: &Path) -> &'a Value {

@@ -11,7 +11,7 @@ use crate::pods::{Manifest, Place, check};
 use crate::tools::{ROOT, Tools, tools};
 
 /// Values that change what the chart makes of a node's hydrant, each set a list of `--set` arguments.
-const VALUES: [&[&str]; 5] = [
+const VALUES: [&[&str]; 6] = [
     &[],
     &["metrics.podMonitor=true", "metrics.annotations=false", "config.region=eu-west-1"],
     &["networkPolicy.enabled=false", "serviceAccount.name=records", "serviceAccount.annotations.a=b"],
@@ -26,6 +26,7 @@ const VALUES: [&[&str]; 5] = [
         "config.max_batch_size_bytes=1048576",
         "config.admin.address=tcp:[::]:9000",
     ],
+    &["spool.sizeMiB=4096", "config.buffer.sync=os", "daemonset.stateDirectory=/mnt/hydrant"],
 ];
 
 /// A copy of the charts, the example's dependency brought in.
@@ -76,9 +77,14 @@ fn the_chart_of_a_nodes_hydrant_is_sound_and_keeps_what_is_promised_with_any_val
 fn a_chart_of_your_own_includes_the_sidecar() {
     let Some(tools) = tools() else { return };
     let directory = charts(tools);
-    for values in
-        [&[][..], &["--set", "hydrant.drainSeconds=60,hydrant.bufferMiB=8,hydrant.appStopSeconds=45"]]
-    {
+    for values in [
+        &[][..],
+        &["--set", "hydrant.drainSeconds=60,hydrant.bufferMiB=8,hydrant.appStopSeconds=45"],
+        &[
+            "--set",
+            "hydrant.spool.sizeMiB=9000,hydrant.spool.storage=ephemeral,hydrant.spool.storageClassName=gp3",
+        ],
+    ] {
         let arguments = |verb: &[&'static str]| [verb, values].concat();
         tools.helm(directory.path(), &arguments(&["lint", "--strict", "example-app"])).unwrap();
         let manifest =
@@ -91,6 +97,18 @@ fn a_chart_of_your_own_includes_the_sidecar() {
 }
 
 #[test]
+fn without_a_spool_a_sidecar_has_no_volume_for_one() {
+    let Some(tools) = tools() else { return };
+    let directory = charts(tools);
+    let verb = ["template", "shop", "example-app", "--set", "hydrant.spool.enabled=false"];
+    let manifest = tools.helm(directory.path(), &verb).unwrap();
+    tools.validate(&manifest, NEWEST).unwrap();
+    for word in ["spool", "/var/lib/hydrant", "ephemeral"] {
+        assert!(!manifest.contains(word), "{word} in\n{manifest}");
+    }
+}
+
+#[test]
 fn values_that_the_daemon_would_refuse_are_refused_by_helm() {
     let Some(tools) = tools() else { return };
     let charts = Path::new(ROOT).join("deploy/helm");
@@ -99,6 +117,10 @@ fn values_that_the_daemon_would_refuse_are_refused_by_helm() {
         (&["config.max_batch_size=501"], "/config/max_batch_size"),
         (&["config.shutdown.drain=1h"], "'drain' not allowed"),
         (&["config.buffer.memory=1GiB"], "'memory' not allowed"),
+        (&["config.buffer.disk=1GiB"], "'disk' not allowed"),
+        (&["config.buffer.directory=/spool"], "'directory' not allowed"),
+        (&["spool.sizeMiB=3"], "/spool/sizeMiB"),
+        (&["spool.storage=memory"], "/spool/storage"),
         (&["mode=deployment"], "/mode"),
         (&["config.delivery_stream_name="], "config.delivery_stream_name"),
     ] {
@@ -114,12 +136,14 @@ fn the_notes_say_where_producers_write() {
     let install = ["install", "release", "hydrant", "--dry-run=client"];
     let said = helm(tools, &charts, &install, &["daemonset.socketDirectory=/run/records"]).unwrap();
     let notes = said.split("NOTES:").nth(1).expect("notes");
-    for word in ["/run/records", "65532", "takes records for app"] {
+    for word in ["/run/records", "65532", "takes records for app", "on the node's disk"] {
         assert!(notes.contains(word), "{notes}");
     }
+    let said = helm(tools, &charts, &install, &["spool.enabled=false"]).unwrap();
+    assert!(said.contains("Records are in memory alone"), "{said}");
 }
 
-/// `properties.config` of the chart's schema is the configuration's own, without the two keys that
+/// `properties.config` of the chart's schema is the configuration's own, without the keys that
 /// the chart makes of other values and without patterns that Go's regular expressions do not know.
 #[test]
 fn the_charts_schema_is_the_configurations_own() {
@@ -127,7 +151,8 @@ fn the_charts_schema_is_the_configurations_own() {
     let mut schema: Value =
         serde_json::from_str(&fs::read_to_string(Path::new(ROOT).join(path)).unwrap()).unwrap();
     let mut expected = hydrant::config::json_schema();
-    for (section, key) in [("buffer", "memory"), ("shutdown", "drain")] {
+    let made = [("buffer", "memory"), ("buffer", "directory"), ("buffer", "disk"), ("shutdown", "drain")];
+    for (section, key) in made {
         let section = expected.pointer_mut(&format!("/properties/{section}/properties")).unwrap();
         section.as_object_mut().unwrap().remove(key).expect("the key");
     }

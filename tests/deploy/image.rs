@@ -217,6 +217,8 @@ async fn the_image_delivers_from_a_socket_in_its_volume_on_a_read_only_root() {
     podman.arg(format!("--env=HYDRANT_ADMIN__ADDRESS={admin}")).arg(NAME);
     let settings = [
         "listen.app.address=unix:/run/hydrant/app.sock".to_owned(),
+        // In the other volume, which podman makes of the image's.
+        "buffer.directory=/var/lib/hydrant/spool".to_owned(),
         format!("endpoint_url={}", sink.local.url()),
         format!("admin.address={admin}"),
         "linger=10ms".to_owned(),
@@ -226,6 +228,7 @@ async fn the_image_delivers_from_a_socket_in_its_volume_on_a_read_only_root() {
     output(image.podman().args(["healthcheck", "run", &name])).unwrap();
     daemon.write(&lines(1000, 100)).await;
     daemon.until_settled(1000).await;
+    assert_eq!(daemon.status().await["spool"]["condition"], "working");
     assert!(daemon.stop().await.status.success());
     let lines = sink.lines().await;
     assert!(lines.len() == 1000 && lines.values().all(|times| *times == 1));

@@ -13,6 +13,8 @@ use crate::tools::output;
 const MIB: usize = 1 << 20;
 /// What docs/DEPLOY.md, "Sizing", adds to `buffer.memory`.
 pub(crate) const OVERHEAD: usize = 48 * MIB;
+/// What a spool's volume has beyond `buffer.disk`, for room that is reserved ahead.
+pub(crate) const SPOOL_OVERHEAD: u64 = 64 << 20;
 /// What the examples leave an application to stop, in seconds.
 const APP_STOP: u64 = 30;
 
@@ -92,6 +94,7 @@ pub(crate) fn check(manifest: &Manifest, place: Place) {
     check_order(pod, &config, place);
     check_memory(pod, &config);
     check_socket(pod, &config, place);
+    check_spool(pod, &config, place);
     check_probes(pod, &config);
     check_access(manifest, pod, &config);
     let objections = restricted(&pod["spec"]);
@@ -163,6 +166,28 @@ fn check_socket(pod: &Value, config: &Config, place: Place) {
     let app = list(&pod["spec"]["containers"]).find(|container| container["name"] == "app").unwrap();
     let theirs = mount_at(app, directory);
     assert_eq!((&theirs["name"], &theirs["readOnly"]), (&mount["name"], &Value::Bool(true)));
+}
+
+/// The spool is on a disk that outlives the container and has room for it.
+fn check_spool(pod: &Value, config: &Config, place: Place) {
+    let spool = config.buffer.spool.as_ref().expect("a spool");
+    let container = hydrant(pod).unwrap();
+    let mount = mount_at(container, spool.directory.parent().unwrap().to_str().unwrap());
+    assert!(mount.get("readOnly").is_none(), "hydrant writes here: {mount}");
+    let volume = volume(pod, &mount["name"]);
+    if place == Place::Node {
+        assert_eq!(volume["hostPath"]["type"], "DirectoryOrCreate");
+        return;
+    }
+    assert!(volume.pointer("/emptyDir/medium").is_none(), "a spool in memory: {volume}");
+    let of_claim = "/ephemeral/volumeClaimTemplate/spec/resources/requests/storage";
+    let room = volume.pointer("/emptyDir/sizeLimit").or_else(|| volume.pointer(of_claim));
+    let room = room.and_then(Value::as_str).unwrap_or_else(|| panic!("how large is {volume}?"));
+    let mebibytes: u64 = room.strip_suffix("Mi").expect("a size in Mi").parse().unwrap();
+    assert!(mebibytes << 20 >= spool.limit_bytes + SPOOL_OVERHEAD, "{room} for {}", spool.limit_bytes);
+    // So that the pod comes to a node that has it.
+    let asked = container.pointer("/resources/requests/ephemeral-storage").and_then(Value::as_str);
+    assert_eq!(asked, volume.get("emptyDir").map(|_| room));
 }
 
 /// The kubelet asks where the daemon answers.

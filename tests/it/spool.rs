@@ -337,7 +337,7 @@ fn can(command: &[&str]) -> bool {
     able
 }
 
-// R-S10
+// R-K10
 #[tokio::test]
 async fn a_file_system_that_is_full_holds_producers_back_until_there_is_room() {
     if !can(&[
@@ -396,7 +396,7 @@ async fn a_file_system_that_is_full_holds_producers_back_until_there_is_room() {
     assert!(delivered(&sink).await == lines(300_000, BYTES));
 }
 
-// R-S9
+// R-K9
 #[tokio::test]
 async fn a_disk_that_fails_ends_the_taking_and_the_daemon_says_so() {
     if !can(&["strace", "-f", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO", "true"]) {

@@ -300,4 +300,19 @@ async fn the_services_configuration_is_valid() {
     command.args(["check", "--config"]).arg(Path::new(UNITS).join("hydrant.toml"));
     let output = command.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// R-R6
+#[test]
+fn what_the_service_keeps_is_in_its_state_directory() {
+    let file = Some(Path::new(UNITS).join("hydrant.toml"));
+    let sources = hydrant::config::Sources { file, ..Default::default() };
+    let config = hydrant::config::load(&sources).unwrap().config;
+    let unit = std::fs::read_to_string(Path::new(UNITS).join("hydrant.service")).unwrap();
+    let state = unit.lines().find_map(|line| line.strip_prefix("StateDirectory=")).unwrap();
+    let state = Path::new("/var/lib").join(state);
+    let spool = config.buffer.spool.expect("a spool").directory;
+    let letters = config.dead_letter.directory.expect("a place for dead letters");
+    assert!(spool.starts_with(&state) && letters.starts_with(&state) && spool != letters);
 }

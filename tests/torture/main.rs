@@ -245,7 +245,7 @@ fn seed() -> u64 {
     std::env::var("TORTURE_SEED").map_or_else(|_| fastrand::u64(..1 << 32), |seed| seed.parse().unwrap())
 }
 
-// R-S1 R-S11
+// R-K1, R-K11
 #[tokio::test]
 async fn killed_at_any_moment_nothing_durable_is_lost_and_little_is_sent_twice() {
     for (sync, name) in [("always", "sync = always"), ("os", "sync = os")] {
@@ -254,7 +254,7 @@ async fn killed_at_any_moment_nothing_durable_is_lost_and_little_is_sent_twice()
     }
 }
 
-// R-S1 R-S11
+// R-K1, R-K11
 #[tokio::test]
 async fn killed_while_the_stream_fails_in_part_nothing_durable_is_lost_and_little_is_sent_twice() {
     let faults = Faults { fail_records: 0.05, throttle: 0.1, ..Faults::default() };
@@ -262,7 +262,7 @@ async fn killed_while_the_stream_fails_in_part_nothing_durable_is_lost_and_littl
     torture(plan, kills().div_ceil(4), seed()).await;
 }
 
-// R-S1
+// R-K1
 #[tokio::test]
 async fn killed_while_answers_are_lost_nothing_durable_is_lost() {
     let faults = Faults { reset_after: 0.05, error_500: 0.05, reset: 0.05, ..Faults::default() };

@@ -242,7 +242,7 @@ async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future).await.expect("never happened")
 }
 
-// R-S8
+// R-K8
 #[tokio::test]
 async fn one_sync_covers_all_that_came_during_the_last_from_however_many_connections() {
     for connections in [1, 64] {
@@ -275,7 +275,7 @@ async fn one_sync_covers_all_that_came_during_the_last_from_however_many_connect
     }
 }
 
-// R-S9
+// R-K9
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_called_durable_and_nothing_more_is_taken() {
     let directory = tempfile::tempdir().unwrap();
@@ -301,7 +301,7 @@ async fn after_a_failed_sync_nothing_is_called_durable_and_nothing_more_is_taken
     assert_eq!(bench.condition(), SpoolCondition::Failed);
 }
 
-// R-S10
+// R-K10
 #[tokio::test]
 async fn a_disk_that_is_full_for_a_while_holds_records_up_and_loses_none() {
     for errno in [Errno::NOSPC, Errno::DQUOT] {
@@ -396,7 +396,7 @@ async fn run_with(fault: Fault, on_full: OnFull) -> bool {
     failed > 0
 }
 
-// R-S9 R-S10
+// R-K9, R-K10
 #[tokio::test]
 async fn whatever_call_fails_in_whatever_way_what_was_called_durable_is_sent_or_kept() {
     let mut came_about = 0;

@@ -6,6 +6,10 @@
 {{- $made := dict
       "buffer" (dict "memory" (printf "%dMiB" (int .Values.bufferMiB)))
       "shutdown" (dict "drain" (printf "%ds" (int .Values.drainSeconds))) -}}
+{{- if .Values.spool.enabled -}}
+{{- $_ := set $made.buffer "directory" "/var/lib/hydrant/spool" -}}
+{{- $_ := set $made.buffer "disk" (printf "%dMiB" (int .Values.spool.sizeMiB)) -}}
+{{- end -}}
 {{- if eq .Values.mode "daemonset" -}}
 {{- $made = set $made "dead_letter" (dict "directory" "/var/lib/hydrant/dead-letters") -}}
 {{- end -}}
@@ -15,6 +19,11 @@
 {{/* Of the process besides `buffer.memory` 24 MiB at most, for the kernel's buffers of its sockets 24. */}}
 {{- define "hydrant.memory" -}}
 {{- printf "%dMi" (add .Values.bufferMiB 48) -}}
+{{- end -}}
+
+{{/* The spool's volume beside a sidecar: `buffer.disk`, and room that is reserved ahead. */}}
+{{- define "hydrant.spoolVolume" -}}
+{{- printf "%dMi" (add .Values.spool.sizeMiB 64) -}}
 {{- end -}}
 
 {{- define "hydrant.adminPort" -}}

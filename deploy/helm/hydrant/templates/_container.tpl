@@ -34,6 +34,25 @@ For a chart that has this one as a dependency, in its pod's template; CONTEXT is
   emptyDir:
     medium: Memory
     sizeLimit: 1Mi
+{{- if .Values.spool.enabled }}
+- name: hydrant-spool
+  {{- if eq .Values.spool.storage "ephemeral" }}
+  ephemeral:
+    volumeClaimTemplate:
+      spec:
+        accessModes: [ReadWriteOnce]
+        {{- with .Values.spool.storageClassName }}
+        storageClassName: {{ . }}
+        {{- end }}
+        resources:
+          requests:
+            storage: {{ include "hydrant.spoolVolume" . }}
+  {{- else }}
+  # A pod that takes more than that is evicted.
+  emptyDir:
+    sizeLimit: {{ include "hydrant.spoolVolume" . }}
+  {{- end }}
+{{- end }}
   {{- else }}
   hostPath:
     path: {{ .Values.daemonset.socketDirectory }}
@@ -81,6 +100,9 @@ resources:
   requests:
     cpu: {{ .Values.cpuRequest }}
     memory: {{ include "hydrant.memory" . }}
+    {{- if and .Values.spool.enabled (eq .Values.mode "sidecar") (eq .Values.spool.storage "emptyDir") }}
+    ephemeral-storage: {{ include "hydrant.spoolVolume" . }}
+    {{- end }}
   limits:
     memory: {{ include "hydrant.memory" . }}
 securityContext:
@@ -101,6 +123,9 @@ volumeMounts:
     mountPath: /run/hydrant
   {{- if eq .Values.mode "daemonset" }}
   - name: hydrant-state
+    mountPath: /var/lib/hydrant
+  {{- else if .Values.spool.enabled }}
+  - name: hydrant-spool
     mountPath: /var/lib/hydrant
   {{- end }}
 {{- end -}}
