@@ -73,7 +73,7 @@ const PURE: [&str; 45] = [
     "src/record.rs",
     "src/sender/backoff.rs",
     "src/sender/gate.rs",
-    "src/sender/pacer.rs",
+    "src/sender/pacer/",
     "src/sender/verdicts.rs",
     "src/spool/layout.rs",
     "src/spool/watermark.rs",

@@ -87,7 +87,8 @@ pub struct Outcome {
     pub fairness: f64,
     /// Requests a second, while steady.
     pub requests: f64,
-    /// From when on the windows have 95 % of what is possible and at most 2.5 % of requests throttled.
+    /// From when on every window has 90 % of what is possible and at most 2.5 % and two of its requests
+    /// throttled: a window of few requests scatters.
     pub settled: Option<Duration>,
     /// From when on Jain's index of the windows is at least 0.9.
     pub fair: Option<Duration>,
@@ -132,7 +133,6 @@ impl Outcome {
             // A window at the end alone may be luck.
             (bad + 1 < windows.len()).then(|| WINDOW * u32::try_from(bad).unwrap_or(u32::MAX))
         };
-        // Single windows of few requests scatter: three in a row are looked at together.
         Self {
             utilisation: sum(|window| window.delivered) / sum(|window| window.possible),
             throttled_requests: sum(|window| window.requests[1]) / sum(|window| window.requests[0]),

@@ -38,7 +38,7 @@ const LEAST_CARRY: f64 = 1310.0;
 /// The same quarter, where both limits are known.
 const REQUEST_MARGIN: f64 = 1.25;
 /// The most that [`LEAST_CARRY`] is raised to.
-const MOST_LEAST_CARRY: f64 = 16.0 * 1024.0;
+const MOST_LEAST_CARRY: f64 = 4096.0;
 /// How much a request that was throttled as a whole raises what requests carry at least: there may be
 /// too many of them.
 const CARRY_RISE: f64 = 1.2;
@@ -57,32 +57,32 @@ const USUAL_RATE: f64 = 6.0 * 1024.0;
 const LIMIT_BURST: f64 = 0.5;
 
 /// The share of requests that may be throttled at [`USUAL_RATE`] and above; 2 % is the most wanted.
-const AIM: f64 = 0.012;
-/// Below [`USUAL_RATE`] the share rises with this power of the inverse of the rate. Requests carry all
-/// the same there, so that their size can't make shares equal; this does.
-const AIM_POWER: f64 = 0.2;
+const AIM: f64 = 0.014;
+/// Below [`USUAL_RATE`] the share rises with this power of the inverse of the rate. Requests all carry
+/// the same there, so that their size can't make shares equal; this does, slowly.
+const AIM_POWER: f64 = 0.12;
 /// The most that this makes of [`AIM`].
 const AIM_MOST: f64 = 2.0;
+/// The aim at first, when the smaller part of a request was throttled.
+const CALM_AIM: f64 = 0.1;
 /// The aim where most was throttled, so that pace and quota find each other in seconds.
 const WILD_AIM: f64 = 0.4;
-/// What a cut leaves of it.
+/// What a cut leaves of those, until [`AIM`] is above them.
 const AIM_DECAY: f64 = 0.7;
 
-/// The least part of the pace that a cut takes.
+/// The part of the pace that the first cut takes.
+const FIRST_GAIN: f64 = 0.2;
+/// The least that a cut takes.
 ///
 /// CUBIC takes 0.3 and cuts every few seconds; of a thousand sidecars each sees a cut in a minute or
 /// two, and shares that move in small steps stay closer together.
 /// Source: <https://www.rfc-editor.org/rfc/rfc9438#section-4.6>
 const LEAST_GAIN: f64 = 0.04;
-/// The gain after the first that was throttled, when it was the smaller part of a request.
-const CALM_GAIN: f64 = 0.1;
-/// The gain where most was throttled.
-const WILD_GAIN: f64 = 0.2;
 /// What a cut leaves of the gain: falling steps average out what single answers happened to say.
 /// Source: Robbins and Monro, <https://doi.org/10.1214/aoms/1177729586>
-const GAIN_DECAY: f64 = 0.85;
+const GAIN_DECAY: f64 = 0.9;
 /// Weight of an answer in the running share of what is throttled.
-const LOSS_WEIGHT: f64 = 0.05;
+const LOSS_WEIGHT: f64 = 0.04;
 
 /// Clean requests in a row, times the aim, that are no luck: by chance one run in 150 is as long.
 const RUN: f64 = 5.0;
@@ -267,7 +267,7 @@ impl Pacer {
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let wait = self.wait(now);
-        // Rounded up, so that there is room then and not a nanosecond later.
+        // Rounded up, so that there is room then.
         (wait > 0.0).then(|| now + Duration::from_secs_f64(wait.min(LONGEST_WAIT)) + Duration::from_nanos(1))
     }
 
@@ -279,13 +279,11 @@ impl Pacer {
 
     /// Seconds until every bucket has enough for a request.
     fn wait(&self, now: Instant) -> f64 {
-        let wait = |bucket: &Option<Bucket>, wanted: fn(&Bucket, f64) -> f64| {
-            bucket.as_ref().map_or(0.0, |bucket| bucket.wait(wanted(bucket, self.share), now))
+        // One at least, and this part of a burst.
+        let wait = |bucket: &Option<Bucket>, part: f64| {
+            bucket.as_ref().map_or(0.0, |bucket| bucket.wait((part * bucket.burst).max(1.0), now))
         };
-        let usual = |bucket: &Bucket, share: f64| share * bucket.burst / 2.0;
-        let one = |_: &Bucket, _: f64| 1.0;
-        let some = |bucket: &Bucket, _: f64| (bucket.burst / 2.0).max(1.0);
-        wait(&self.bytes, usual).max(wait(&self.records, some)).max(wait(&self.requests, one))
+        wait(&self.bytes, self.share / 2.0).max(wait(&self.records, 0.5)).max(wait(&self.requests, 0.0))
     }
 
     /// Of an answer, `loss` was throttled.
@@ -297,7 +295,7 @@ impl Pacer {
                 // What went through in the second before, and would have gone through of it now.
                 let share = self.delivered.second_before(now) * (1.0 - loss);
                 let calm = loss < MOST && share > BOTTOM;
-                self.pace = Some(if calm { Pace::calm(share) } else { Pace::wild(share.max(BOTTOM)) });
+                self.pace = Some(Pace::new(share.max(BOTTOM), if calm { CALM_AIM } else { WILD_AIM }));
                 self.set_rate(now);
                 // Nothing was saved up while the pace was too high.
                 if let Some(bytes) = &mut self.bytes {
@@ -347,12 +345,8 @@ impl Pacer {
 }
 
 impl Pace {
-    fn calm(rate: f64) -> Self {
-        Self { rate, gain: CALM_GAIN, aim: AIM, loss: 0.0, run: 0.0 }
-    }
-
-    fn wild(rate: f64) -> Self {
-        Self { rate, gain: WILD_GAIN, aim: WILD_AIM, loss: 0.0, run: 0.0 }
+    fn new(rate: f64, aim: f64) -> Self {
+        Self { rate, gain: FIRST_GAIN, aim, loss: 0.0, run: 0.0 }
     }
 
     fn cut(&mut self, loss: f64) {
