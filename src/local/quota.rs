@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Bytes and records a second, each as a [`Bucket`], spent together or not at all.
+/// Bytes and records a second, each as a token bucket, spent together or not at all.
 #[derive(Debug, Clone)]
 pub struct Quota {
     bytes: Option<Bucket>,

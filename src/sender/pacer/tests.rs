@@ -61,6 +61,17 @@ fn one_record_may_always_leave_however_large_and_is_paid_off() {
     assert!(later - now > Duration::from_secs(25), "{:?}", later - now);
 }
 
+/// Found by the property of the limits.
+#[test]
+fn the_first_that_is_throttled_forgives_no_debt() {
+    let (now, mut random) = (start(), fastrand::Rng::with_seed(1));
+    let mut pacer = limited(Some(MIB), None, None, now);
+    pacer.handle_sent(size(1, 1_000_000), now, &mut random);
+    let wait = until_room(&pacer, now).1;
+    pacer.handle_answer(size(0, 0), size(1, 1_000_000), now, now + ROUND_TRIP);
+    assert!(until_room(&pacer, now).1 > wait);
+}
+
 #[test]
 fn answers_of_one_round_trip_cut_the_pace_once() {
     let (mut pacer, now) = throttled();
