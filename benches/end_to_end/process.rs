@@ -96,9 +96,9 @@ impl Subject {
         let directory = tempfile::tempdir().unwrap();
         let spooled = match spool {
             Spool::None => Vec::new(),
-            sync => vec![
+            Spool::Os | Spool::Always => vec![
                 format!("buffer.directory={}", directory.path().join("spool").display()),
-                format!("buffer.sync={sync}"),
+                format!("buffer.sync={spool}"),
             ],
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));

@@ -26,7 +26,7 @@ mod api;
 mod cloudwatch;
 mod disk;
 mod faults;
-mod quota;
+pub mod quota;
 mod server;
 mod service;
 mod store;

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-/// Bytes and records a second, each as a [`Bucket`], spent together or not at all.
+/// Bytes and records a second, each as a token bucket, spent together or not at all.
 #[derive(Debug, Clone)]
-pub(super) struct Quota {
+pub struct Quota {
     bytes: Option<Bucket>,
     records: Option<Bucket>,
 }
 
 impl Quota {
     /// A quota with full buckets; `None` is no limit.
-    pub(super) fn new(bytes_per_second: Option<u64>, records_per_second: Option<u64>) -> Self {
+    #[must_use]
+    pub fn new(bytes_per_second: Option<u64>, records_per_second: Option<u64>) -> Self {
         Self { bytes: bytes_per_second.map(Bucket::new), records: records_per_second.map(Bucket::new) }
     }
 
     /// Takes one record of `bytes` bytes at `now`, if it fits.
-    pub(super) fn take(&mut self, now: Duration, bytes: usize) -> bool {
+    pub fn take(&mut self, now: Duration, bytes: usize) -> bool {
         let mut costs = [(self.bytes.as_mut(), bytes as f64), (self.records.as_mut(), 1.0)];
         let fits = costs
             .iter_mut()

@@ -5,7 +5,7 @@
 //! `TORTURE_KILLS` is the number of kills in all (52), `TORTURE_SEED` repeats a run's choices.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
-#![allow(clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::cast_possible_truncation, missing_docs)]
 
 #[path = "../it/daemon.rs"]
 #[allow(

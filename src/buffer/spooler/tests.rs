@@ -224,12 +224,13 @@ fn number(record: &[u8]) -> u64 {
 fn left_in(directory: &std::path::Path) -> Vec<u64> {
     let mut left = Vec::new();
     let inspection = Inspection::new(Disk::look(directory).unwrap()).unwrap();
-    let _ = inspection.export(|waiting| {
+    let ended = inspection.export(|waiting| {
         left.extend(
             waiting.unwrap().slices().flat_map(|slice| slice.chunks(1000).map(number).collect::<Vec<_>>()),
         );
         std::ops::ControlFlow::<()>::Continue(())
     });
+    assert!(ended.is_continue());
     left
 }
 
@@ -253,8 +254,8 @@ async fn one_sync_covers_all_that_came_during_the_last_from_however_many_connect
         bench.accept(&producers[0], 0).await;
         // The flush task has it although the disk does not answer.
         let first = span(patiently(bench.outlet.chunks.recv()).await.unwrap());
-        for number in 1..=40 {
-            bench.accept(&producers[number as usize % connections], number).await;
+        for (number, producer) in (1..=40).zip(producers.iter().cycle()) {
+            bench.accept(producer, number).await;
         }
         assert!(producers.iter().all(|producer| producer.durable.lock().unwrap().is_empty()));
         let before = bench.disk.made(Call::Sync);
@@ -350,7 +351,7 @@ async fn run_with(fault: Fault, on_full: OnFull) -> bool {
         while let Ok(chunk) = outlet.chunks.recv().await {
             let span = span(chunk);
             let numbers: Vec<u64> = span.iter().map(number).collect();
-            if numbers[0] % 3 == 0 && span.sequences().is_some() {
+            if numbers[0].is_multiple_of(3) && span.sequences().is_some() {
                 // Unsettled at the end: the spool is to keep it, and its memory is given back.
                 held.extend(numbers);
                 continue;

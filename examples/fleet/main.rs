@@ -1,0 +1,140 @@
+//! How sidecars share a stream's quota: the table and the plot of `docs/PACING.md`.
+//!
+//! `cargo run --release --example fleet` prints the table; `-- --plot FILE` draws the plot besides.
+//! Made-up time gives the same figures without `--release`, in two minutes.
+//! `-- --seed N` takes another seed, `-- --only TEXT` the scenarios whose name holds TEXT.
+#![allow(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "a table on the terminal, figures that are small, and modules that a test uses too"
+)]
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+mod plot;
+mod sim;
+
+use sim::{Outcome, Phase, Scenario, run};
+
+const MIB: u64 = 1_048_576;
+
+/// How sidecars share a stream's quota.
+#[derive(Parser)]
+struct Arguments {
+    /// Of all chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only scenarios whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Draw the plot into this file.
+    #[arg(long)]
+    plot: Option<std::path::PathBuf>,
+}
+
+fn phase(name: &'static str, sidecars: usize, quota: f64, windows: usize) -> Phase {
+    Phase { name, sidecars, quota, windows }
+}
+
+/// What the table shows.
+fn scenarios(seed: u64) -> Vec<Scenario> {
+    let scenario = |name, phases| Scenario {
+        name,
+        quota: MIB,
+        uneven: false,
+        backlog: 30.0 * MIB as f64,
+        known: false,
+        phases,
+        seed,
+    };
+    let mut all = Vec::new();
+    for sidecars in [1, 2, 5, 10, 50, 100, 200, 1_000] {
+        all.push(scenario("start with a full buffer", vec![phase("", sidecars, 1.0, 35)]));
+    }
+    all.push(Scenario { known: true, ..scenario("the same, limits known", vec![phase("", 1, 1.0, 35)]) });
+    all.push(Scenario { known: true, ..scenario("the same, limits known", vec![phase("", 100, 1.0, 35)]) });
+    for sidecars in [10, 100, 200, 1_000] {
+        let phases = vec![phase("", sidecars, 1.0, 35)];
+        all.push(Scenario { uneven: true, backlog: 0.0, ..scenario("uneven demand", phases) });
+    }
+    all.push(Scenario { quota: 5 * MIB, ..scenario("5 MiB/s", vec![phase("", 100, 1.0, 35)]) });
+    for sidecars in [1, 10, 100, 1_000] {
+        let windows = if sidecars < 1_000 { 30 } else { 90 };
+        let phases = vec![
+            phase("start", sidecars, 1.0, windows),
+            phase("quota halved", sidecars, 0.5, windows),
+            phase("quota doubled", sidecars, 1.0, windows),
+        ];
+        all.push(scenario("quota", phases));
+    }
+    for sidecars in [1, 10, 100] {
+        let phases = vec![
+            phase("start", sidecars, 1.0, 30),
+            phase("as many join", 2 * sidecars, 1.0, 45),
+            phase("half leave", sidecars, 1.0, 30),
+        ];
+        all.push(scenario("fleet", phases));
+    }
+    all.push(scenario("start with a full buffer", vec![phase("", 10_000, 1.0, 90)]));
+    all
+}
+
+/// What the plot shows.
+fn plotted(seed: u64) -> Scenario {
+    let phases = vec![
+        phase("start", 100, 1.0, 30),
+        phase("quota halved", 100, 0.5, 30),
+        phase("quota doubled", 100, 1.0, 30),
+        phase("100 more join", 200, 1.0, 30),
+        phase("100 leave", 100, 1.0, 30),
+    ];
+    Scenario { name: "", quota: MIB, uneven: false, backlog: 30.0 * MIB as f64, known: false, phases, seed }
+}
+
+fn seconds(duration: Option<Duration>) -> String {
+    duration.map_or("–".to_owned(), |duration| format!("{} s", duration.as_secs()))
+}
+
+fn row(scenario: &Scenario, phase: &Phase, outcome: &Outcome) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let what = if phase.name.is_empty() {
+        scenario.name.to_owned()
+    } else {
+        format!("{}: {}", scenario.name, phase.name)
+    };
+    format!(
+        "| {} | {what} | {} | {} | {} | {:.3} | {:.0} | {} | {} |",
+        phase.sidecars,
+        percent(outcome.utilisation),
+        percent(outcome.throttled_requests),
+        percent(outcome.throttled_records),
+        outcome.fairness,
+        outcome.requests,
+        seconds(outcome.settled),
+        seconds(outcome.fair),
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
+fn main() -> std::io::Result<()> {
+    let Arguments { seed, only, plot } = Arguments::parse();
+    let start = Instant::now();
+    println!(
+        "| sidecars | what | utilisation | requests throttled | records throttled | Jain | requests/s | settled after | fair after |"
+    );
+    println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    for scenario in scenarios(seed).iter().filter(|scenario| scenario.name.contains(&only)) {
+        for (phase, windows) in scenario.phases.iter().zip(run(scenario, start)) {
+            println!("{}", row(scenario, phase, &Outcome::of(&windows)));
+        }
+    }
+    if let Some(file) = plot {
+        let scenario = plotted(seed);
+        std::fs::write(file, plot::draw(&scenario, &run(&scenario, start)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Sidecars that share a stream's quota: the short form of `cargo run --release --example fleet`,
+//! in made-up time and with a fixed seed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::cast_possible_truncation, reason = "the figures of the simulation are small")]
+
+use std::time::{Duration, Instant};
+
+#[path = "../examples/fleet/sim.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the example uses all of it")]
+mod sim;
+
+use sim::{Outcome, Phase, Scenario, Window, run};
+
+const MIB: u64 = 1_048_576;
+
+/// All start at once and with full buffers, on a stream of 1 MiB a second.
+fn scenario(phases: Vec<Phase>) -> Scenario {
+    let backlog = 30.0 * MIB as f64;
+    Scenario { name: "", quota: MIB, uneven: false, backlog, known: false, phases, seed: 1 }
+}
+
+fn phase(sidecars: usize, quota: f64, windows: usize) -> Phase {
+    Phase { name: "", sidecars, quota, windows }
+}
+
+fn outcomes(scenario: &Scenario) -> Vec<Outcome> {
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
+    let start = Instant::now();
+    run(scenario, start).iter().map(|windows: &Vec<Window>| Outcome::of(windows)).collect()
+}
+
+/// The aims of steady state.
+fn check(outcome: &Outcome) {
+    assert!(outcome.utilisation >= 0.95, "{outcome:?}");
+    assert!(outcome.throttled_requests <= 0.02 && outcome.throttled_records <= 0.02, "{outcome:?}");
+    assert!(outcome.fairness >= 0.95, "{outcome:?}");
+}
+
+#[test]
+fn a_lone_sidecar_has_the_quota_and_hardly_a_request_throttled() {
+    let lone = outcomes(&scenario(vec![phase(1, 1.0, 30)]))[0];
+    check(&lone);
+    assert!(lone.settled <= Some(Duration::from_secs(60)), "{lone:?}");
+}
+
+#[test]
+fn a_lone_sidecar_that_knows_its_limits_is_never_throttled_once_it_has_started() {
+    let lone = outcomes(&Scenario { known: true, ..scenario(vec![phase(1, 1.0, 20)]) })[0];
+    check(&lone);
+    assert!(lone.throttled_requests < 0.002, "{lone:?}");
+}
+
+#[test]
+fn ten_and_a_hundred_sidecars_use_the_quota_and_share_it() {
+    for sidecars in [2, 10, 100] {
+        check(&outcomes(&scenario(vec![phase(sidecars, 1.0, 35)]))[0]);
+    }
+}
+
+#[test]
+fn a_thousand_sidecars_use_the_quota_and_share_it() {
+    check(&outcomes(&scenario(vec![phase(1_000, 1.0, 20)]))[0]);
+}
+
+#[test]
+fn those_who_want_little_get_it_and_the_others_share_the_rest() {
+    check(&outcomes(&Scenario { uneven: true, backlog: 0.0, ..scenario(vec![phase(100, 1.0, 35)]) })[0]);
+}
+
+#[test]
+fn a_quota_that_is_halved_is_met_in_a_minute_and_one_that_is_doubled_is_used_in_two() {
+    let all = outcomes(&scenario(vec![phase(10, 1.0, 30), phase(10, 0.5, 30), phase(10, 1.0, 30)]));
+    assert!(all[1].settled <= Some(Duration::from_secs(60)), "{all:?}");
+    assert!(all[2].settled <= Some(Duration::from_secs(120)), "{all:?}");
+    all[1..].iter().for_each(|outcome| {
+        assert!(outcome.utilisation >= 0.95 && outcome.throttled_requests <= 0.02, "{all:?}");
+    });
+}
+
+#[test]
+fn a_newcomer_gets_its_share_and_what_it_leaves_is_used() {
+    let all = outcomes(&scenario(vec![phase(1, 1.0, 20), phase(2, 1.0, 35), phase(1, 1.0, 30)]));
+    all.iter().for_each(check);
+    assert!(all[1].fair <= Some(Duration::from_secs(180)), "{all:?}");
+}
