@@ -56,7 +56,9 @@ async fn batches_keep_their_bounds_and_a_single_record_goes_by_put_record() {
             .await;
         daemon.signal("USR1");
         daemon.until_settled(received + records as u64).await;
-        let requests = sink.local.requests().split_off(before);
+        let mut requests = sink.local.requests().split_off(before);
+        // The monitor asks when it likes.
+        requests.retain(|request| request.records > 0);
         assert!(requests.iter().all(|request| request.records <= 500 && request.bytes <= 4 << 20));
         let sizes: Vec<_> = requests.iter().map(|request| request.records).collect();
         assert_eq!(sizes, expected, "{records} records of {bytes} bytes");
