@@ -653,6 +653,8 @@ mod tests {
             failure: None,
             created: None,
             processors: Vec::new(),
+            deaggregation: None,
+            partitions: false,
             buffering: None,
         }
     }

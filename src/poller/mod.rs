@@ -88,6 +88,15 @@ pub async fn run<W: Watch>(
     }
 }
 
+/// Looks once at what the stream is.
+pub async fn look_once<W: Watch>(watch: Arc<W>, stream: String, figures: Arc<Figures>) {
+    let settings = Settings { stream, interval: Duration::ZERO, publish_namespace: None };
+    let published = Snapshot::zero(&figures, now());
+    let mut poller =
+        Poller { watch, settings, figures, published, denied: BTreeSet::new(), voices: Voices::new() };
+    poller.call(Call::Describe).await;
+}
+
 struct Poller<W> {
     watch: Arc<W>,
     settings: Settings,

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod dead_letter;
 pub mod gate;
 pub mod pacer;
+pub mod packing;
 pub mod verdicts;
 mod voice;
 pub mod worker;
