@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crate::record::{Chunk, Span};
 
-/// Most records that may wait for their retry before no new ones are sent.
+/// Most portions that may wait for their retry before no new records are sent.
 ///
-/// Bounds the bookkeeping of single records (some 50 bytes each) to about a megabyte, however
-/// small the records are.
-const MAX_WAITING_RECORDS: usize = 16_384;
+/// A record that failed by itself is a portion of its own, of some 50 bytes: this bounds them to about
+/// a megabyte, however small the records are.
+const MAX_WAITING_PORTIONS: usize = 16_384;
 
 /// How records become the records of Firehose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +206,8 @@ pub struct Batcher {
     fresh: VecDeque<Span>,
     /// Waiting for their time, which with the serial number of their failure is the key.
     waiting: BTreeMap<(Instant, u64), Vec<Portion>>,
+    /// Number of those that are waiting.
+    waiting_portions: usize,
     serial: u64,
     sizes: Sizes,
     /// Records that a flush asked for and that have not left yet.
@@ -231,6 +233,7 @@ impl Batcher {
             again: VecDeque::new(),
             fresh: VecDeque::new(),
             waiting: BTreeMap::new(),
+            waiting_portions: 0,
             serial: 0,
             sizes: Sizes::default(),
             flush: 0,
@@ -244,7 +247,8 @@ impl Batcher {
 
     /// Most records that a batch may hold.
     fn most_records(&self) -> usize {
-        self.packing.map_or(self.limits.records, |packing| self.limits.records.saturating_mul(packing.max_lines))
+        self.packing
+            .map_or(self.limits.records, |packing| self.limits.records.saturating_mul(packing.max_lines))
     }
 
     /// Takes a chunk's records behind those that are here.
@@ -260,6 +264,7 @@ impl Batcher {
         for portion in &portions {
             self.sizes.waiting += Size::of(&portion.span);
         }
+        self.waiting_portions += portions.len();
         self.serial += 1;
         self.waiting.insert((due, self.serial), portions);
     }
@@ -315,6 +320,7 @@ impl Batcher {
             return vec![portion];
         }
         if let Some((_, portions)) = self.waiting.pop_first() {
+            self.waiting_portions -= portions.len();
             for portion in &portions {
                 self.sizes.waiting -= Size::of(&portion.span);
             }
@@ -333,7 +339,7 @@ impl Batcher {
             return Some(Size { records: batch.entries(), ..batch.size });
         }
         let mut size = self.sizes.again;
-        if self.sizes.waiting.records < MAX_WAITING_RECORDS {
+        if self.waiting_portions < MAX_WAITING_PORTIONS {
             size += self.sizes.fresh;
         }
         let full = size.records >= self.most_records() || size.bytes >= self.limits.bytes;
@@ -370,7 +376,7 @@ impl Batcher {
             }
         }
         // What was not sent before may not overtake what was.
-        if self.again.is_empty() && self.sizes.waiting.records < MAX_WAITING_RECORDS {
+        if self.again.is_empty() && self.waiting_portions < MAX_WAITING_PORTIONS {
             while let Some(span) = self.fresh.front_mut() {
                 let Some(front) = take(span, &size, &most) else { break };
                 portions.push(Portion { span: front.0, tries: Tries::default() });
@@ -397,7 +403,9 @@ impl Batcher {
     fn pack(&mut self, portions: Vec<Portion>, packing: Packing) -> Batch {
         let mut batch = Batch::packed(portions, packing);
         let Some((_, ends)) = &batch.packed else { return batch };
-        let Some(end) = ends.get(self.limits.records.saturating_sub(1)).filter(|_| ends.len() > self.limits.records) else {
+        let Some(end) =
+            ends.get(self.limits.records.saturating_sub(1)).filter(|_| ends.len() > self.limits.records)
+        else {
             return batch;
         };
         for portion in batch.portions.split_off(*end as usize).into_iter().rev() {
@@ -436,7 +444,7 @@ impl Batcher {
     /// Takes out everything that is here.
     pub fn drain(&mut self) -> Vec<Portion> {
         self.sizes = Sizes::default();
-        self.flush = 0;
+        (self.flush, self.waiting_portions) = (0, 0);
         let mut portions: Vec<Portion> = self.fixed.drain(..).flat_map(|batch| batch.portions).collect();
         portions.extend(self.again.drain(..));
         portions.extend(std::mem::take(&mut self.waiting).into_values().flatten());
@@ -459,7 +467,9 @@ impl Batcher {
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= now
         {
-            for portion in entry.remove() {
+            let portions = entry.remove();
+            self.waiting_portions -= portions.len();
+            for portion in portions {
                 let size = Size::of(&portion.span);
                 self.sizes.waiting -= size;
                 self.sizes.again += size;

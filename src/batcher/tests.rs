@@ -224,7 +224,7 @@ proptest! {
         let packed = packed_numbers(&batch);
         prop_assert_eq!(packed.concat(), (0..first).collect::<Vec<_>>());
         let sizes: Vec<usize> = sizes.concat();
-        let bytes = |records: &[u64]| records.iter().map(|number| sizes[*number as usize]).sum::<usize>();
+        let bytes = |records: &[u64]| records.iter().map(|number| sizes[usize::try_from(*number).unwrap()]).sum::<usize>();
         for (index, records) in packed.iter().enumerate() {
             prop_assert!(records.len() <= max_lines);
             prop_assert!(bytes(records) <= max_record || records.len() == 1);

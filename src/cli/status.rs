@@ -169,8 +169,9 @@ impl Found {
 const UNKNOWN: &str = "unknown";
 
 fn describe(description: &Description, line: &mut impl FnMut(&str, String)) {
-    let Description { status, kind, destination, encryption, failure, created, processors, buffering, .. } =
-        description;
+    let Description {
+        status, kind, destination, encryption, failure, created, processors, buffering, ..
+    } = description;
     let why = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
     line("status", format!("{status}{why}"));
     line("type", kind.clone());

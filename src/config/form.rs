@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, AggregateMode, Address, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, AggregateMode, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// How a value is written.

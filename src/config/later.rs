@@ -78,4 +78,3 @@ pub(super) enum Verdict {
     /// It is an error.
     Refused(Problem),
 }
-

@@ -17,8 +17,8 @@ use super::problem::{Problem, Problems};
 use super::schema;
 use super::table::{Listen, Table};
 use super::{
-    Acks, Address, AggregateConfig, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig,
-    MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
+    Acks, Address, AggregateConfig, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded,
+    LogConfig, MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are

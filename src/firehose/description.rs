@@ -50,7 +50,8 @@ impl Deaggregation {
             .find(|processor| processor.get("Type").and_then(Value::as_str) == Some("RecordDeAggregation"))?;
         let parameters = processor.get("Parameters").and_then(Value::as_array);
         let parameter = |name: &str| {
-            let named = |parameter: &&Value| parameter.get("ParameterName").and_then(Value::as_str) == Some(name);
+            let named =
+                |parameter: &&Value| parameter.get("ParameterName").and_then(Value::as_str) == Some(name);
             parameters?.iter().find(named)?.get("ParameterValue")?.as_str()
         };
         Some(match parameter("SubRecordType") {
@@ -217,7 +218,10 @@ mod tests {
         };
         assert_eq!(read(true, &[("SubRecordType", "JSON")]), Some(Deaggregation::Json));
         let delimited = |bytes: Option<&[u8]>| Some(Deaggregation::Delimited(bytes.map(<[u8]>::to_vec)));
-        assert_eq!(read(true, &[("SubRecordType", "DELIMITED"), ("Delimiter", "Cg==")]), delimited(Some(b"\n")));
+        assert_eq!(
+            read(true, &[("SubRecordType", "DELIMITED"), ("Delimiter", "Cg==")]),
+            delimited(Some(b"\n"))
+        );
         assert_eq!(read(true, &[("SubRecordType", "DELIMITED"), ("Delimiter", "?")]), delimited(None));
         assert_eq!(read(true, &[]), delimited(None));
         assert_eq!(read(false, &[("SubRecordType", "JSON")]), None);

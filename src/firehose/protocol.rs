@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
     use crate::firehose::Entry;
-    use crate::record::Span;
     use crate::firehose::{answer, testing};
+    use crate::record::Span;
 
     fn config(prebuilt: Option<Prebuilt>) -> ConfigBag {
         let mut layer = Layer::new("test");

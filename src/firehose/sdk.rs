@@ -34,7 +34,8 @@ use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
 use super::protocol::{Prebuilt, Protocol};
 use super::{
-    Answer, Entry, Class, Description, Firehose, Operation, Put, PutError, WatchError, answer, proxy, transport,
+    Answer, Class, Description, Entry, Firehose, Operation, Put, PutError, WatchError, answer, proxy,
+    transport,
 };
 use crate::config::Config;
 use crate::record::Span;
@@ -367,7 +368,11 @@ impl Loaded {
             self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(Vec::new()));
         let output = call.customize().interceptor(prebuilt.clone()).send().await;
         let output = output.map_err(|error| self.failed("PutRecordBatch", &put.stream, &error))?;
-        if prebuilt.delivered() { Ok(Answer::default()) } else { answer::verdicts(&output, put.entry_count()) }
+        if prebuilt.delivered() {
+            Ok(Answer::default())
+        } else {
+            answer::verdicts(&output, put.entry_count())
+        }
     }
 
     async fn put_stock(&self, put: &Put) -> Result<Answer, PutError> {

@@ -39,9 +39,8 @@ pub(crate) fn puts() -> impl Strategy<Value = Put> {
     (spans(), any::<Option<u8>>()).prop_map(|(spans, cuts)| {
         let spans_len = u32::try_from(spans.len()).expect("a few");
         let put = put("s", spans);
-        let packed = cuts.map(|cuts| {
-            (1..spans_len).filter(|end| cuts >> end & 1 == 1).chain([spans_len]).collect()
-        });
+        let packed =
+            cuts.map(|cuts| (1..spans_len).filter(|end| cuts >> end & 1 == 1).chain([spans_len]).collect());
         Put { packed, ..put }
     })
 }

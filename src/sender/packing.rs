@@ -66,7 +66,10 @@ pub fn decide(config: &AggregateConfig, delimiter: &Bytes, description: Option<&
     }
     let by_record = |processor: &&String| processor.as_str() != "AppendDelimiterToRecord";
     if let Some(processor) = description.processors.iter().find(by_record) {
-        return Decision { packing: None, reason: format!("the stream's {processor} works record by record") };
+        return Decision {
+            packing: None,
+            reason: format!("the stream's {processor} works record by record"),
+        };
     }
     match description.destination {
         Some(kind @ (Destination::S3 | Destination::Redshift)) => {
@@ -107,7 +110,8 @@ mod tests {
             assert_eq!(decision.packing.map(|packing| packing.max_lines), lines, "{decision:?}");
             assert!(decision.reason.contains(why), "{decision:?}");
         };
-        let auto = |description: &Description, lines, why| check(AggregateMode::Auto, Some(description), lines, why);
+        let auto =
+            |description: &Description, lines, why| check(AggregateMode::Auto, Some(description), lines, why);
         let (s3, all) = (description(Destination::S3), Some(usize::MAX));
         auto(&s3, all, "one text");
         auto(&description(Destination::Redshift), all, "one text");
@@ -126,7 +130,8 @@ mod tests {
         auto(&with("Lambda"), None, "Lambda works record by record");
         auto(&with("AppendDelimiterToRecord"), all, "one text");
         auto(&Description { partitions: true, ..s3.clone() }, None, "partitions");
-        let apart = |how| Description { deaggregation: Some(how), partitions: true, ..with("RecordDeAggregation") };
+        let apart =
+            |how| Description { deaggregation: Some(how), partitions: true, ..with("RecordDeAggregation") };
         auto(&apart(Deaggregation::Json), Some(500), "apart");
         auto(&apart(Deaggregation::Delimited(Some(b"\n".to_vec()))), Some(500), "apart");
         auto(&apart(Deaggregation::Delimited(Some(b"|".to_vec()))), None, "another delimiter");
