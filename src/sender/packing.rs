@@ -2,7 +2,7 @@
 //!
 //! A packed record is whole records, each followed by the delimiter. What a destination makes of it is
 //! its own affair: S3 and Redshift put the bytes of all records one behind the other anyway, others make
-//! of each record one document, event or row. What this rests on is cited in `docs/PACKING.md`.
+//! of each record one document, event or row. `docs/OPERATIONS.md` has the table of them, and what it rests on.
 
 use bytes::Bytes;
 
