@@ -16,7 +16,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hydrant::budget::Reservation;
-use hydrant::firehose::{all_delivered, body};
+use hydrant::firehose::{Operation, Put, all_delivered, body};
 use hydrant::record::{Chunk, Span};
 
 const STREAM: &str = "bench-stream";
@@ -46,10 +46,18 @@ fn stock(spans: &[Span], protocol: &AwsJsonRpcProtocol, config: &ConfigBag) -> u
 fn bodies(c: &mut Criterion) {
     let (protocol, config) = (AwsJsonRpcProtocol::aws_json_1_1(), ConfigBag::base());
     for (records, size) in [(500, 200), (500, 1_000), (4, 1_000 * 1_000)] {
-        let spans = [span(records, size)];
+        let spans = vec![span(records, size)];
+        let put = |packed| Put {
+            stream: STREAM.into(),
+            operation: Operation::PutRecordBatch,
+            spans: spans.clone().into(),
+            packed,
+        };
+        let (single, packed) = (put(None), put(Some([1].into())));
         let mut group = c.benchmark_group(format!("body of {records} x {size} B"));
         group.throughput(Throughput::Bytes((records * size) as u64));
-        group.bench_function("fast", |b| b.iter(|| body::encode(STREAM, black_box(&spans)).len()));
+        group.bench_function("fast", |b| b.iter(|| body::encode(black_box(&single)).len()));
+        group.bench_function("packed", |b| b.iter(|| body::encode(black_box(&packed)).len()));
         group.bench_function("stock", |b| b.iter(|| stock(black_box(&spans), &protocol, &config)));
         group.finish();
     }

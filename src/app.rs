@@ -14,7 +14,7 @@ use crate::budget::Budget;
 use crate::buffer::{
     self, Columns, Count, DropReason, Intake, Ledger, Outlet, Shares, Spooled, Spooler, opening,
 };
-use crate::config::Config;
+use crate::config::{AggregateMode, Config};
 use crate::drain::{self, Order, Orders};
 use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
@@ -217,7 +217,18 @@ impl App {
                 interval,
                 publish_namespace: config.monitor.publish_namespace.clone(),
             };
-            tasks.spawn(poller::run(watch, settings, Arc::clone(&figures), closed.clone()));
+            tasks.spawn(poller::run(Arc::clone(&watch), settings, Arc::clone(&figures), closed.clone()));
+        }
+        if config.monitor.interval.is_none() && config.aggregate.mode == AggregateMode::Auto {
+            // What the stream is decides whether records are packed, looked at again or not.
+            let (stream, figures) = (config.delivery_stream_name.clone(), Arc::clone(&figures));
+            let (watch, stop) = (Arc::clone(&watch), closed.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = poller::look_once(watch, stream, figures) => {}
+                }
+            });
         }
         if let Some(socket) = admin {
             tracing::info!(address = socket.address(), "Admin listening.");
@@ -371,6 +382,8 @@ fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes
         },
         max_retries: config.retry.max_retries,
         give_up_after: config.retry.give_up_after,
+        aggregate: config.aggregate,
+        delimiter: config.delimiter.clone(),
     }
 }
 

@@ -175,6 +175,12 @@ impl Span {
         })
     }
 
+    /// The bytes of all records, one behind the other.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        self.chunk.bytes.get(self.chunk.start(self.first)..self.chunk.start(self.end)).unwrap_or(&[])
+    }
+
     /// The same records as slices that share the chunk's allocation.
     pub fn shared(&self) -> impl ExactSizeIterator<Item = Bytes> + '_ {
         let mut start = self.chunk.start(self.first);

@@ -58,10 +58,11 @@ pub(super) fn policy() -> HeaderValue {
     POLICY.clone()
 }
 
-/// The lines of `files` without their indentation, which is for who reads the source: no line of
-/// theirs begins inside a text.
+/// The lines of `files` without what is for who reads the source, indentation, blank lines and lines
+/// of comment: no line of theirs begins inside a text.
 fn flush_left(files: &[&str]) -> String {
-    files.iter().flat_map(|file| file.lines()).flat_map(|line| [line.trim_start(), "\n"]).collect()
+    let lines = files.iter().flat_map(|file| file.lines()).map(str::trim_start);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// How a policy names a style or script: <https://www.w3.org/TR/CSP3/#grammardef-hash-source>

@@ -142,6 +142,11 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "requests": requests,
             "retried": sender.retried,
             "billed_bytes": sender.billed_bytes,
+            "unpacked_billed_bytes": sender.unpacked_billed_bytes,
+            "packing": sender.state.packing.map(|packing| json!({
+                "packed": packing.packed,
+                "reason": packing.reason,
+            })),
             "ambiguous_records": sender.ambiguous_records,
             "put_seconds_p50_below": sender.put_duration.quantile(0.5),
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),

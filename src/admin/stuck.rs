@@ -254,6 +254,8 @@ mod tests {
             failure: None,
             created: None,
             processors: Vec::new(),
+            deaggregation: None,
+            partitions: false,
             buffering: Some(Duration::from_secs(60)),
         };
         Stream {

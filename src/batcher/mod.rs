@@ -17,16 +17,25 @@ use std::time::{Duration, Instant};
 
 use crate::record::{Chunk, Span};
 
-/// Most records that may wait for their retry before no new ones are sent.
+/// Most portions that may wait for their retry before no new records are sent.
 ///
-/// Bounds the bookkeeping of single records (some 50 bytes each) to about a megabyte, however
-/// small the records are.
-const MAX_WAITING_RECORDS: usize = 16_384;
+/// A record that failed by itself is a portion of its own, of some 50 bytes: this bounds them to about
+/// a megabyte, however small the records are.
+const MAX_WAITING_PORTIONS: usize = 16_384;
+
+/// How records become the records of Firehose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// Most bytes of a packed record; a single longer one stays by itself.
+    pub max_record: usize,
+    /// Most records in a packed record.
+    pub max_lines: usize,
+}
 
 /// When a batch leaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most records in a batch.
+    /// Most records of Firehose in a batch: records or, where packed, packed records.
     pub records: usize,
     /// Most bytes in a batch.
     pub bytes: usize,
@@ -86,21 +95,71 @@ pub struct Portion {
 /// The records of one request, in order. Never empty.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Entry `i` of the answer is record `i` of these.
+    /// The records.
     pub portions: Vec<Portion>,
     /// Records and bytes of all of them.
     pub size: Size,
+    /// Where packed: how, and the end of each record of Firehose as the number of portions before it.
+    /// Without it entry `i` of the answer is record `i`.
+    pub packed: Option<(Packing, Arc<[u32]>)>,
 }
 
 impl Batch {
-    /// A batch of `portions`.
+    /// A batch of `portions`, each record by itself.
     #[must_use]
     pub fn new(portions: Vec<Portion>) -> Self {
         let mut size = Size::default();
         for portion in &portions {
             size += Size::of(&portion.span);
         }
-        Self { portions, size }
+        Self { portions, size, packed: None }
+    }
+
+    /// A batch of `portions`, packed in order into as few records of Firehose as `packing` allows.
+    #[must_use]
+    pub fn packed(portions: Vec<Portion>, packing: Packing) -> Self {
+        let (mut cut, mut ends, mut open) = (Vec::new(), Vec::new(), Size::default());
+        for mut portion in portions {
+            loop {
+                let records = packing.max_lines.saturating_sub(open.records);
+                let bytes = packing.max_record.saturating_sub(open.bytes);
+                let fitting = portion.span.split_front(records, bytes);
+                let (span, remains) = match fitting {
+                    Some(fitting) => fitting,
+                    // Longer than a packed record may be, it is one by itself.
+                    None if open.records == 0 => match portion.span.split_front(1, usize::MAX) {
+                        Some(single) => single,
+                        None => break,
+                    },
+                    None => {
+                        ends.push(len(&cut));
+                        open = Size::default();
+                        continue;
+                    }
+                };
+                open += Size::of(&span);
+                cut.push(Portion { span, tries: portion.tries });
+                if !remains {
+                    break;
+                }
+            }
+        }
+        ends.push(len(&cut));
+        Self { packed: Some((packing, ends.into())), ..Self::new(cut) }
+    }
+
+    /// A batch of `portions` packed as this one is.
+    fn alike(&self, portions: Vec<Portion>) -> Self {
+        match self.packed {
+            Some((packing, _)) => Self::packed(portions, packing),
+            None => Self::new(portions),
+        }
+    }
+
+    /// Number of records of Firehose.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.packed.as_ref().map_or(self.size.records, |(_, ends)| ends.len())
     }
 
     /// The two halves by number of records, or the batch itself when it holds only one.
@@ -108,13 +167,13 @@ impl Batch {
     /// # Errors
     ///
     /// The batch, unchanged, when it holds a single record.
-    pub fn split(self) -> Result<(Self, Self), Self> {
+    pub fn split(mut self) -> Result<(Self, Self), Self> {
         if self.size.records < 2 {
             return Err(self);
         }
         let mut left = self.size.records / 2;
         let (mut front, mut back) = (Vec::new(), Vec::new());
-        for mut portion in self.portions {
+        for mut portion in std::mem::take(&mut self.portions) {
             match portion.span.split_front(left, usize::MAX) {
                 Some((span, remains)) => {
                     left -= span.records();
@@ -126,14 +185,19 @@ impl Batch {
                 None => back.push(portion),
             }
         }
-        Ok((Self::new(front), Self::new(back)))
+        Ok((self.alike(front), self.alike(back)))
     }
+}
+
+fn len(portions: &[Portion]) -> u32 {
+    u32::try_from(portions.len()).unwrap_or(u32::MAX)
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Batcher {
     limits: Limits,
+    packing: Option<Packing>,
     /// Batches that go as they are: the halves of one that was refused.
     fixed: VecDeque<Batch>,
     /// Sent before and ready to go again.
@@ -142,6 +206,8 @@ pub struct Batcher {
     fresh: VecDeque<Span>,
     /// Waiting for their time, which with the serial number of their failure is the key.
     waiting: BTreeMap<(Instant, u64), Vec<Portion>>,
+    /// Number of those that are waiting.
+    waiting_portions: usize,
     serial: u64,
     sizes: Sizes,
     /// Records that a flush asked for and that have not left yet.
@@ -162,14 +228,27 @@ impl Batcher {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            packing: None,
             fixed: VecDeque::new(),
             again: VecDeque::new(),
             fresh: VecDeque::new(),
             waiting: BTreeMap::new(),
+            waiting_portions: 0,
             serial: 0,
             sizes: Sizes::default(),
             flush: 0,
         }
+    }
+
+    /// Packs what leaves from now on as `packing` says, or not at all.
+    pub fn set_packing(&mut self, packing: Option<Packing>) {
+        self.packing = packing;
+    }
+
+    /// Most records that a batch may hold.
+    fn most_records(&self) -> usize {
+        self.packing
+            .map_or(self.limits.records, |packing| self.limits.records.saturating_mul(packing.max_lines))
     }
 
     /// Takes a chunk's records behind those that are here.
@@ -185,6 +264,7 @@ impl Batcher {
         for portion in &portions {
             self.sizes.waiting += Size::of(&portion.span);
         }
+        self.waiting_portions += portions.len();
         self.serial += 1;
         self.waiting.insert((due, self.serial), portions);
     }
@@ -240,6 +320,7 @@ impl Batcher {
             return vec![portion];
         }
         if let Some((_, portions)) = self.waiting.pop_first() {
+            self.waiting_portions -= portions.len();
             for portion in &portions {
                 self.sizes.waiting -= Size::of(&portion.span);
             }
@@ -250,18 +331,18 @@ impl Batcher {
         batch.portions
     }
 
-    /// Size that the next batch has at most, if one would leave now.
+    /// Size that the next batch has at most, its records those of Firehose, if one would leave now.
     #[must_use]
     pub fn poll_ready(&mut self, now: Instant) -> Option<Size> {
         self.wake(now);
         if let Some(batch) = self.fixed.front() {
-            return Some(batch.size);
+            return Some(Size { records: batch.entries(), ..batch.size });
         }
         let mut size = self.sizes.again;
-        if self.sizes.waiting.records < MAX_WAITING_RECORDS {
+        if self.waiting_portions < MAX_WAITING_PORTIONS {
             size += self.sizes.fresh;
         }
-        let full = size.records >= self.limits.records || size.bytes >= self.limits.bytes;
+        let full = size.records >= self.most_records() || size.bytes >= self.limits.bytes;
         let ready = full
             || !self.again.is_empty()
             || self.flush > 0
@@ -282,10 +363,11 @@ impl Batcher {
             self.sizes.fixed -= batch.size;
             return Some(batch);
         }
+        let most = Limits { records: self.most_records(), ..self.limits };
         let mut portions = Vec::new();
         let mut size = Size::default();
         while let Some(portion) = self.again.front_mut() {
-            let Some(front) = take(&mut portion.span, &size, &self.limits) else { break };
+            let Some(front) = take(&mut portion.span, &size, &most) else { break };
             portions.push(Portion { span: front.0, tries: portion.tries });
             self.sizes.again -= front.1;
             size += front.1;
@@ -294,9 +376,9 @@ impl Batcher {
             }
         }
         // What was not sent before may not overtake what was.
-        if self.again.is_empty() && self.sizes.waiting.records < MAX_WAITING_RECORDS {
+        if self.again.is_empty() && self.waiting_portions < MAX_WAITING_PORTIONS {
             while let Some(span) = self.fresh.front_mut() {
-                let Some(front) = take(span, &size, &self.limits) else { break };
+                let Some(front) = take(span, &size, &most) else { break };
                 portions.push(Portion { span: front.0, tries: Tries::default() });
                 self.sizes.fresh -= front.1;
                 self.flush = self.flush.saturating_sub(front.1.records);
@@ -306,9 +388,32 @@ impl Batcher {
                 }
             }
         }
-        (!portions.is_empty()).then_some(Batch { portions, size })
+        if portions.is_empty() {
+            return None;
+        }
+        Some(match self.packing {
+            Some(packing) => self.pack(portions, packing),
+            None => Batch { portions, size, packed: None },
+        })
     }
     // snippet-end:[firehose.rust.hydrant.form_batch]
+
+    /// A packed batch of `portions`, less what makes more records of Firehose than a request may hold:
+    /// that goes first next time.
+    fn pack(&mut self, portions: Vec<Portion>, packing: Packing) -> Batch {
+        let mut batch = Batch::packed(portions, packing);
+        let Some((_, ends)) = &batch.packed else { return batch };
+        let Some(end) =
+            ends.get(self.limits.records.saturating_sub(1)).filter(|_| ends.len() > self.limits.records)
+        else {
+            return batch;
+        };
+        for portion in batch.portions.split_off(*end as usize).into_iter().rev() {
+            self.sizes.again += Size::of(&portion.span);
+            self.again.push_front(portion);
+        }
+        Batch::packed(batch.portions, packing)
+    }
 
     /// When [`Batcher::poll_batch`] may give something although nothing else happens.
     #[must_use]
@@ -339,7 +444,7 @@ impl Batcher {
     /// Takes out everything that is here.
     pub fn drain(&mut self) -> Vec<Portion> {
         self.sizes = Sizes::default();
-        self.flush = 0;
+        (self.flush, self.waiting_portions) = (0, 0);
         let mut portions: Vec<Portion> = self.fixed.drain(..).flat_map(|batch| batch.portions).collect();
         portions.extend(self.again.drain(..));
         portions.extend(std::mem::take(&mut self.waiting).into_values().flatten());
@@ -362,7 +467,9 @@ impl Batcher {
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= now
         {
-            for portion in entry.remove() {
+            let portions = entry.remove();
+            self.waiting_portions -= portions.len();
+            for portion in portions {
                 let size = Size::of(&portion.span);
                 self.sizes.waiting -= size;
                 self.sizes.again += size;

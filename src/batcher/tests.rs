@@ -159,6 +159,89 @@ fn pressure_gives_up_the_oldest_that_were_never_sent() {
     assert!(batcher.handle_pressure(15).is_empty());
 }
 
+/// The numbers in each packed record of a batch.
+fn packed_numbers(batch: &Batch) -> Vec<Vec<u64>> {
+    let (_, ends) = batch.packed.as_ref().unwrap();
+    let mut start = 0;
+    ends.iter()
+        .map(|end| {
+            let portions = batch.portions[start..*end as usize].to_vec();
+            start = *end as usize;
+            numbers(&Batch::new(portions))
+        })
+        .collect()
+}
+
+// R-A2
+#[test]
+fn records_of_several_chunks_share_a_packed_record_up_to_its_bytes_and_lines() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(3, 1000));
+    batcher.set_packing(Some(Packing { max_record: 50, max_lines: 4 }));
+    batcher.handle_chunk(chunk(&[10, 10], 0, now));
+    batcher.handle_chunk(chunk(&[10, 25, 60, 8], 2, now));
+    // Five lines of the least size, of which four fit.
+    batcher.handle_chunk(chunk(&[8; 5], 6, now));
+    batcher.handle_flush();
+    let batch = batcher.poll_batch(now).unwrap();
+    // 30 bytes, for 25 more would be too many; 25, for 60 more would be; 60, longer than it may be.
+    assert_eq!(packed_numbers(&batch), [vec![0, 1, 2], vec![3], vec![4]]);
+    assert_eq!((batch.entries(), batch.size.records), (3, 5));
+    let batch = batcher.poll_batch(now).unwrap();
+    assert_eq!(packed_numbers(&batch), [vec![5, 6, 7, 8], vec![9, 10]]);
+    assert_eq!(batcher.held(), Size::default());
+}
+
+// R-A2
+#[test]
+fn a_packed_batch_waits_for_bytes_and_not_for_as_many_records_as_one_that_is_not() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(2, 100));
+    batcher.set_packing(Some(Packing { max_record: 100, max_lines: usize::MAX }));
+    batcher.handle_chunk(chunk(&[10; 9], 0, now));
+    assert!(batcher.poll_batch(now).is_none());
+    batcher.handle_chunk(chunk(&[10], 9, now));
+    assert_eq!(packed_numbers(&batcher.poll_batch(now).unwrap()), [(0..10).collect::<Vec<_>>()]);
+}
+
+proptest! {
+    // R-A2
+    #[test]
+    fn packing_keeps_every_record_in_order_and_its_limits(
+        sizes in prop::collection::vec(prop::collection::vec(8_usize..60, 1..8), 1..8),
+        max_record in 8_usize..200,
+        max_lines in 1_usize..6,
+    ) {
+        let now = start();
+        let packing = Packing { max_record, max_lines };
+        let mut first = 0;
+        let portions: Vec<Portion> = sizes.iter().map(|sizes| {
+            let span = Span::whole(Arc::new(chunk(sizes, first, now))).unwrap();
+            first += sizes.len() as u64;
+            Portion { span, tries: Tries::default() }
+        }).collect();
+        let batch = Batch::packed(portions, packing);
+        let packed = packed_numbers(&batch);
+        prop_assert_eq!(packed.concat(), (0..first).collect::<Vec<_>>());
+        let sizes: Vec<usize> = sizes.concat();
+        let bytes = |records: &[u64]| records.iter().map(|number| sizes[usize::try_from(*number).unwrap()]).sum::<usize>();
+        for (index, records) in packed.iter().enumerate() {
+            prop_assert!(records.len() <= max_lines);
+            prop_assert!(bytes(records) <= max_record || records.len() == 1);
+            // As few as can be: the first of the next would not have fitted.
+            if let Some(next) = packed.get(index + 1) {
+                let more = [records.as_slice(), &next[..1]].concat();
+                prop_assert!(more.len() > max_lines || bytes(&more) > max_record);
+            }
+        }
+        if batch.size.records > 1 {
+            let (front, back) = batch.split().unwrap();
+            let both = [packed_numbers(&front), packed_numbers(&back)].concat().concat();
+            prop_assert_eq!(both, (0..first).collect::<Vec<_>>());
+        }
+    }
+}
+
 /// What happens to a batcher in the model test.
 #[derive(Debug, Clone)]
 enum Step {

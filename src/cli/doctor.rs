@@ -14,12 +14,13 @@ use http::Uri;
 use rustix::fs::Access;
 
 use super::options::TargetOptions;
-use crate::config::Config;
+use crate::config::{AggregateMode, Config};
 use crate::firehose::{
     Class, Description, Destination, Publication, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
 };
 use crate::poller::catalog::queries;
 use crate::poller::{self, Action};
+use crate::sender::packing::{self, Decision};
 use crate::telemetry::wall_clock;
 
 /// Checks credentials, network, permissions, the delivery stream and this host, and says what to mend.
@@ -136,6 +137,7 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         findings.push(stream(description));
         findings.push(delimiter(description.destination, &config.delimiter));
     }
+    findings.push(packing(facts.description.as_ref().ok(), config));
     findings.extend(spool::spool(facts.spool.as_ref(), config.buffer.spool.as_ref()));
     findings.push(dead_letters(facts.store.as_ref(), config));
     findings.push(files(facts.files, config));
@@ -407,8 +409,8 @@ fn describing(description: &Result<Description, WatchError>) -> Finding {
     match description {
         Ok(_) => Finding::ok(subject, "allowed"),
         Err(WatchError::Denied(_)) => {
-            Finding::warning(subject, "not allowed; the stream's state and destination stay unknown")
-                .remedy("allow it to have them checked")
+            let Action { costs, .. } = poller::DESCRIBE;
+            Finding::warning(subject, format!("not allowed; {costs}")).remedy("allow it")
         }
         Err(WatchError::Missing(error)) => Finding::problem(subject, &error.message),
         Err(WatchError::Throttled(error)) => Finding::warning(subject, &error.message)
@@ -494,6 +496,21 @@ fn delimiter(destination: Option<Destination>, delimiter: &[u8]) -> Finding {
         }
         (_, b"") => Finding::ok("delimiter", "empty; records are sent as they come"),
         _ => Finding::ok("delimiter", format!("\"{}\" follows each record", delimiter.escape_ascii())),
+    }
+}
+
+/// Whether records would be packed; where only what is not known forbids it, that is worth a warning.
+fn packing(description: Option<&Description>, config: &Config) -> Finding {
+    let Decision { packing, reason } = packing::decide(&config.aggregate, &config.delimiter, description);
+    if packing.is_some() {
+        return Finding::ok("packing", format!("records are packed: {reason}"));
+    }
+    let sentence = format!("records are not packed, each is billed as 5 KiB or more: {reason}");
+    match (config.aggregate.mode, description) {
+        (AggregateMode::Auto, None) => Finding::warning("packing", sentence).remedy(
+            "allow firehose:DescribeDeliveryStream, or set `aggregate.mode` where you know the destination",
+        ),
+        _ => Finding::ok("packing", sentence),
     }
 }
 
@@ -653,6 +670,8 @@ mod tests {
             failure: None,
             created: None,
             processors: Vec::new(),
+            deaggregation: None,
+            partitions: false,
             buffering: None,
         }
     }
@@ -671,6 +690,29 @@ mod tests {
         let encryption = Some("ENABLING_FAILED".to_owned());
         let failed = Description { encryption, ..description("DirectPut", "ACTIVE") };
         assert_eq!(stream(&failed).level, Level::Warning);
+    }
+
+    // R-A6
+    #[test]
+    fn whether_records_are_packed_is_said_with_the_reason_and_not_knowing_is_a_warning() {
+        let check = |description: Option<&Description>, assignment: &str, expected: (Level, &str)| {
+            let set = vec!["delivery_stream_name=app-logs".into(), assignment.into()];
+            let config = crate::config::load(&Sources { set, ..Sources::default() }).unwrap().config;
+            let finding = packing(description, &config);
+            assert_eq!(finding.level, expected.0, "{finding}");
+            assert!(finding.sentence.contains(expected.1), "{finding}");
+        };
+        let s3 = description("DirectPut", "ACTIVE");
+        let splunk = Description { destination: Some(Destination::Splunk), ..s3.clone() };
+        check(
+            Some(&s3),
+            "aggregate.mode=auto",
+            (Level::Ok, "records are packed: S3 takes records as one text"),
+        );
+        check(Some(&splunk), "aggregate.mode=auto", (Level::Ok, "not packed"));
+        check(Some(&s3), "aggregate.mode=off", (Level::Ok, "`aggregate.mode` is \"off\""));
+        check(None, "aggregate.mode=on", (Level::Ok, "records are packed"));
+        check(None, "aggregate.mode=auto", (Level::Warning, "is not known"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod check;
 pub mod dead_letter;
 pub mod demo;
 pub mod doctor;
+pub mod estimate;
 pub mod generate;
 pub mod health;
 pub mod local;
@@ -41,6 +42,7 @@ enum Command {
     Local(Box<local::Args>),
     Check(check::Args),
     Doctor(doctor::Args),
+    Estimate(Box<estimate::Args>),
     Health(health::Args),
     Put(put::Args),
     Send(send::Args),
@@ -75,6 +77,7 @@ impl Cli {
             Command::Local(args) => local::execute(*args),
             Command::Check(args) => check::execute(args),
             Command::Doctor(args) => doctor::execute(args),
+            Command::Estimate(args) => estimate::execute(*args),
             Command::Health(args) => health::execute(args),
             Command::Put(args) => put::execute(args),
             Command::Send(args) => send::execute(args),

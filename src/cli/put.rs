@@ -143,6 +143,7 @@ fn one(config: &Config, record: Vec<u8>) -> Put {
         stream: Arc::from(config.delivery_stream_name.as_str()),
         operation: Operation::PutRecord,
         spans: Span::whole(Arc::new(chunk)).into_iter().collect(),
+        packed: None,
     }
 }
 

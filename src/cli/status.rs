@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::options::{TargetOptions, say};
+use crate::config::Config;
 use crate::firehose::{Datapoint, Description, Destination, Sdk, Settings, Watch, WatchError};
+use crate::limits::BILLED_UNIT_BYTES;
 use crate::poller::catalog::queries;
 use crate::poller::{latest, window};
+use crate::sender::packing::{self, Decision};
 use crate::telemetry::stream::{Reading, Stream};
 use crate::telemetry::wall_clock;
 
@@ -33,7 +36,7 @@ pub fn execute(args: Args) -> u8 {
         Err(code) => return code,
     };
     let sdk = Sdk::new(Settings::from(&config));
-    let found = runtime.block_on(Found::look(&sdk, &config.delivery_stream_name, wall_clock()));
+    let found = runtime.block_on(Found::look(&sdk, &config, wall_clock()));
     for problem in found.stream.problems.values() {
         say(&format!("{}: {problem}", if found.failed { "error" } else { "warning" }));
     }
@@ -47,12 +50,15 @@ pub fn execute(args: Args) -> u8 {
 /// What could be found out.
 struct Found {
     stream: Stream,
+    /// Whether a daemon of this configuration packs records for it.
+    packing: Decision,
     /// The stream is not there, or nothing could be found out.
     failed: bool,
 }
 
 impl Found {
-    async fn look(watch: &impl Watch, name: &str, at: SystemTime) -> Self {
+    async fn look(watch: &impl Watch, config: &Config, at: SystemTime) -> Self {
+        let name = &config.delivery_stream_name;
         let mut stream = Stream::default();
         let described = watch.describe(name).await;
         let missing = matches!(described, Err(WatchError::Missing(_)));
@@ -65,8 +71,9 @@ impl Found {
             Ok(description) => stream.description = Some(description),
             Err(error) => failed(&mut stream, "DescribeDeliveryStream", &error),
         }
+        let packing = packing::decide(&config.aggregate, &config.delimiter, stream.description.as_ref());
         if missing {
-            return Self { stream, failed: true };
+            return Self { stream, packing, failed: true };
         }
         let destination = stream.description.as_ref().and_then(|description| description.destination);
         let (readings, wanted): (Vec<_>, Vec<_>) = queries(destination, true).into_iter().unzip();
@@ -80,7 +87,7 @@ impl Found {
             }
             Err(error) => failed(&mut stream, "GetMetricData", &error),
         }
-        Self { failed: failures == 2, stream }
+        Self { failed: failures == 2, stream, packing }
     }
 
     fn json(&self, name: &str) -> String {
@@ -107,11 +114,22 @@ impl Found {
         let all = json!({
             "delivery_stream_name": name,
             "description": description,
+            "packing": { "packed": self.packing.packing.is_some(), "reason": self.packing.reason },
+            "billed_bytes_at_least": self.billed_at_least(),
             "readings": readings.collect::<Map<String, Value>>(),
             "quota_use": { "bytes": bytes, "records": records, "put_requests": requests },
             "problems": self.stream.problems,
         });
         format!("{all:#}\n")
+    }
+
+    /// What the last minute is billed at least: all its bytes, and 5 KiB for each record.
+    fn billed_at_least(&self) -> Option<f64> {
+        let value = |reading| self.stream.reading(reading).map(|point| point.value);
+        let (bytes, records) = (value(Reading::IncomingBytes)?, value(Reading::IncomingRecords)?);
+        #[expect(clippy::cast_precision_loss, reason = "5 KiB")]
+        let least = records * BILLED_UNIT_BYTES as f64;
+        Some(bytes.max(least))
     }
 
     fn text(&self, name: &str) -> String {
@@ -124,6 +142,8 @@ impl Found {
             Some(description) => describe(description, &mut line),
             None => line("status", UNKNOWN.to_owned()),
         }
+        let packed = if self.packing.packing.is_some() { "yes" } else { "no" };
+        line("packing", format!("{packed}: {}", self.packing.reason));
         text.push_str("Ingestion metrics\n");
         let mut line = |label: &str, value: String| {
             writeln!(text, "  {label:<14}{value}").ok();
@@ -149,6 +169,8 @@ impl Found {
             };
             line(label, known(value(reading), |value| format!("{} {unit}{used}", grouped(value))));
         }
+        let billed = |bytes: f64| format!("at least {} bytes a minute", grouped(bytes));
+        line("billed", known(self.billed_at_least(), billed));
         let age = |seconds: f64| {
             format!(
                 "oldest record in the stream {}",
@@ -169,8 +191,9 @@ impl Found {
 const UNKNOWN: &str = "unknown";
 
 fn describe(description: &Description, line: &mut impl FnMut(&str, String)) {
-    let Description { status, kind, destination, encryption, failure, created, processors, buffering } =
-        description;
+    let Description {
+        status, kind, destination, encryption, failure, created, processors, buffering, ..
+    } = description;
     let why = failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
     line("status", format!("{status}{why}"));
     line("type", kind.clone());
@@ -205,7 +228,7 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn grouped(number: f64) -> String {
+pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -221,6 +244,11 @@ fn grouped(number: f64) -> String {
 mod tests {
     use super::*;
 
+    fn found(stream: Stream) -> Found {
+        let packing = Decision { packing: None, reason: "`aggregate.mode` is \"off\"".to_owned() };
+        Found { stream, packing, failed: false }
+    }
+
     #[test]
     fn thousands_are_apart() {
         let check = |number, expected| assert_eq!(grouped(number), expected);
@@ -233,19 +261,21 @@ mod tests {
     // R-M4
     #[test]
     fn what_is_unknown_is_not_shown_as_zero() {
-        let found = Found { stream: Stream::default(), failed: false };
+        let found = found(Stream::default());
         let text = found.text("app");
-        assert_eq!(text.matches(UNKNOWN).count(), 7, "{text}");
+        assert_eq!(text.matches(UNKNOWN).count(), 8, "{text}");
         assert!(!text.contains('0'), "{text}");
         let json: Value = serde_json::from_str(&found.json("app")).unwrap();
         assert_eq!((&json["description"], &json["readings"]["incoming_bytes"]), (&Value::Null, &Value::Null));
     }
 
+    // R-A6
     #[test]
     fn figures_are_readable_and_beside_their_quota() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000);
         let readings = [
             (Reading::IncomingBytes, 157_286_400.0),
+            (Reading::IncomingRecords, 600_000.0),
             (Reading::BytesPerSecondLimit, 5_242_880.0),
             (Reading::DataFreshness, 75.0),
             (Reading::DeliverySuccess, 0.995),
@@ -253,10 +283,13 @@ mod tests {
         let readings =
             readings.into_iter().map(|(reading, value)| (reading, Datapoint { at, value })).collect();
         let stream = Stream { readings, ..Stream::default() };
-        let text = Found { stream, failed: false }.text("app");
+        let text = found(stream).text("app");
         for expected in [
             "bytes         157,286,400 a minute, 50.0 % of the quota of 5,242,880 a second\n",
-            "records       unknown\n",
+            "records       600,000 a minute\n",
+            "billed        at least 3,072,000,000 bytes a minute\n",
+            "packing       no: `aggregate.mode` is \"off\"\n",
+            "requests      unknown\n",
             "freshness     oldest record in the stream 1m 15s\n",
             "success       99.5 % of the deliveries succeeded\n",
             "of the minute 2025-11-24T16:00:00Z\n",

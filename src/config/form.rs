@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, AggregateMode, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// How a value is written.
@@ -724,6 +724,11 @@ impl Words for Acks {
         ("durable", Self::Durable),
         ("delivered", Self::Delivered),
     ];
+}
+
+impl Words for AggregateMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)];
 }
 
 impl Words for BufferSync {

@@ -3,12 +3,8 @@
 //! Whoever writes one gets a clear answer instead of "unknown key". A row goes when its feature
 //! comes.
 
-use figment::value::Value;
-use serde_json::Value as Json;
-
-use super::form::{Count, Form, Setting, Size, Words};
 use super::problem::Problem;
-use super::resolve::{Found, expected};
+use super::resolve::Found;
 
 /// A key, and what this version makes of it.
 pub(super) struct Row {
@@ -24,19 +20,12 @@ enum Rule {
     Only(&'static str, &'static str),
     /// Some values of a known key, by how they begin, ask for what is not there.
     Values(&'static [&'static str], &'static str),
-    /// Valid values are accepted and change nothing, of which the user is warned unless the value
-    /// is the one that says so itself.
-    Idle(fn(&Value) -> Result<Json, String>, Option<&'static str>, &'static str),
 }
 
-const NO_PACKING: &str = "each record is sent as one Firehose record";
 const NO_TLS: &str = "listeners speak plain text (remove the key)";
 
 /// The keys and values that are still to come.
 pub(super) const LATER: &[Row] = &[
-    row("aggregate.mode", Rule::Idle(form::<Mode>, Some("off"), NO_PACKING)),
-    row("aggregate.max_record", Rule::Idle(form::<Size<1, { 1000 * 1024 }>>, None, NO_PACKING)),
-    row("aggregate.max_lines", Rule::Idle(form::<Count<1, { u32::MAX as u64 }>>, None, NO_PACKING)),
     row("aggregate.compression", Rule::Only("none", "records are sent as they are (remove the key)")),
     row("listen.*.cert", Rule::Absent(NO_TLS)),
     row("listen.*.key", Rule::Absent(NO_TLS)),
@@ -78,14 +67,6 @@ impl Row {
                 let matches = |start: &&str| text.is_some_and(|text| text.starts_with(start));
                 if starts.iter().any(matches) { not_yet(key_and_value(), instead) } else { None }
             }
-            Rule::Idle(form, true_value, instead) => Some(match form(&found.value) {
-                Err(expected) => Verdict::Refused(found.problem(expected)),
-                Ok(value) if value.as_str().is_some() && value.as_str() == *true_value => Verdict::True,
-                Ok(_) => Verdict::Idle(format!(
-                    "{}: `{}` changes nothing in this version of hydrant: {instead}",
-                    found.from, found.key
-                )),
-            }),
         }
     }
 }
@@ -94,26 +75,6 @@ impl Row {
 pub(super) enum Verdict {
     /// It is what this version does anyway.
     True,
-    /// It is accepted with a warning.
-    Idle(String),
     /// It is an error.
     Refused(Problem),
-}
-
-/// `value` as the form `F` would write it, or the values that it allows.
-fn form<F: Form>(value: &Value) -> Result<Json, String> {
-    value
-        .deserialize::<Setting<F>>()
-        .map(|setting| F::write(&setting.0))
-        .map_err(|error| expected(error.kind))
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Mode {
-    Auto,
-    Off,
-}
-
-impl Words for Mode {
-    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("off", Self::Off)];
 }

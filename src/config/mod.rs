@@ -72,6 +72,8 @@ pub struct Config {
     pub listen: BTreeMap<String, ListenConfig>,
     /// What is held and what happens when no more can be.
     pub buffer: BufferConfig,
+    /// Packing of small records into large ones.
+    pub aggregate: AggregateConfig,
     /// Waiting and trying again.
     pub retry: RetryConfig,
     /// Requests.
@@ -208,6 +210,28 @@ pub enum OnFull {
     DropNewest,
     /// What has waited longest is dropped and counted.
     DropOldest,
+}
+
+/// `aggregate.*`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AggregateConfig {
+    /// Whether records are packed.
+    pub mode: AggregateMode,
+    /// Most bytes of a packed record.
+    pub max_record: usize,
+    /// Most records in a packed one; `None` is no bound.
+    pub max_lines: Option<usize>,
+}
+
+/// Whether records are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AggregateMode {
+    /// Where the stream is known to take packed records well.
+    Auto,
+    /// Whatever the stream is.
+    On,
+    /// Never.
+    Off,
 }
 
 /// `retry.*`

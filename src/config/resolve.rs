@@ -17,8 +17,8 @@ use super::problem::{Problem, Problems};
 use super::schema;
 use super::table::{Listen, Table};
 use super::{
-    Acks, Address, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig,
-    MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
+    Acks, Address, AggregateConfig, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded,
+    LogConfig, MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -128,7 +128,6 @@ impl Resolver {
                 self.take(&path);
                 match verdict {
                     Verdict::True => {}
-                    Verdict::Idle(warning) => self.warnings.push(warning),
                     Verdict::Refused(problem) => self.fault(problem, &found.key),
                 }
             }
@@ -365,6 +364,11 @@ fn config(table: Table) -> Config {
                 limit_bytes: table.buffer.disk.0,
                 sync: table.buffer.sync.0,
             }),
+        },
+        aggregate: AggregateConfig {
+            mode: table.aggregate.mode.0,
+            max_record: size(table.aggregate.max_record),
+            max_lines: table.aggregate.max_lines.0.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
         },
         retry: RetryConfig {
             max_retries: u32::try_from(table.retry.max_retries.0).unwrap_or(u32::MAX),

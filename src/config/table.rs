@@ -13,7 +13,7 @@ use super::form::{
     AdminAddress, Cadence, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode,
     Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
-use super::{Acks, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, AggregateMode, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// Other spellings of keys, accepted wherever the key is.
@@ -91,6 +91,8 @@ table! {
         listen: BTreeMap<String, Listen>,
         /// What is held, and what happens when no more can be.
         buffer: Buffer,
+        /// Packing of small records into large ones, which Firehose bills by 5 KiB each.
+        aggregate: Aggregate,
         /// Waiting and trying again: `base_delay` doubled with each retry up to `max_delay`,
         /// plus up to `jitter` of that.
         retry: Retry,
@@ -153,6 +155,21 @@ table! {
         /// that producers wait and nothing is lost; `drop-newest` drops what arrives, `drop-oldest`
         /// what has waited longest; both count it.
         on_full: OnFull = OnFull::Block,
+    }
+}
+
+table! {
+    /// `aggregate.*`
+    Aggregate {
+        /// `auto` packs records, each followed by the delimiter, where `DescribeDeliveryStream` shows
+        /// that the destination takes them so: S3 and Redshift without processing by record, and
+        /// streams that take packed records apart. `on` packs whatever the stream is, `off` never.
+        mode: AggregateMode = AggregateMode::Auto,
+        /// Most bytes of a packed record; a longer single record stays by itself.
+        max_record: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
+        /// Most records in a packed one; without it as many as fit. A stream that takes packed records
+        /// apart gets 500 at most.
+        max_lines: Maybe<Count<1, { u32::MAX as u64 }>> = None,
     }
 }
 

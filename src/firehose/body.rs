@@ -6,6 +6,7 @@
 use aws_smithy_json::serialize::JsonValueWriter;
 use bytes::Bytes;
 
+use super::{Entry, Put};
 use crate::limits;
 use crate::record::Span;
 
@@ -36,38 +37,37 @@ fn quoted(stream: &str) -> String {
     quoted
 }
 
-fn records(spans: &[Span]) -> usize {
-    spans.iter().map(Span::records).sum()
-}
-
-fn exact_len(quoted: &str, spans: &[Span]) -> usize {
-    let data: usize = spans.iter().flat_map(Span::iter).map(|record| base64_len(record.len())).sum();
-    frame_len(records(spans)) + quoted.len() + data
+fn exact_len(quoted: &str, put: &Put) -> usize {
+    let data: usize = put.entries().map(|entry| base64_len(entry.bytes())).sum();
+    frame_len(put.entry_count()) + quoted.len() + data
 }
 
 /// Exact length in bytes of [`encode`]'s result for the same arguments.
 #[must_use]
-pub fn encoded_len(stream: &str, spans: &[Span]) -> usize {
-    exact_len(&quoted(stream), spans)
+pub fn encoded_len(put: &Put) -> usize {
+    exact_len(&quoted(&put.stream), put)
 }
 
 // snippet-start:[firehose.rust.hydrant.encode_batch]
-/// The body of the request that puts the records of `spans`, in order, on `stream`. Without spans
-/// it is a request of no records, which the service refuses.
+/// The body of the `PutRecordBatch` request of `put`. Without records it is a request of none, which
+/// the service refuses.
 #[must_use]
-pub fn encode(stream: &str, spans: &[Span]) -> Bytes {
-    let stream = quoted(stream);
-    let len = exact_len(&stream, spans);
+pub fn encode(put: &Put) -> Bytes {
+    let stream = quoted(&put.stream);
+    let len = exact_len(&stream, put);
     let mut body = Vec::with_capacity(len);
     body.extend_from_slice(STREAM.as_bytes());
     body.extend_from_slice(stream.as_bytes());
     body.extend_from_slice(RECORDS.as_bytes());
-    for (index, record) in spans.iter().flat_map(Span::iter).enumerate() {
+    for (index, entry) in put.entries().enumerate() {
         if index > 0 {
             body.push(b',');
         }
         body.extend_from_slice(RECORD_OPEN.as_bytes());
-        base64_simd::STANDARD.encode_append(record, &mut body);
+        match entry {
+            Entry::Record(record) => base64_simd::STANDARD.encode_append(record, &mut body),
+            Entry::Packed(spans) => append_joined(spans, &mut body),
+        }
         body.extend_from_slice(RECORD_CLOSE.as_bytes());
     }
     body.extend_from_slice(END.as_bytes());
@@ -75,6 +75,29 @@ pub fn encode(stream: &str, spans: &[Span]) -> Bytes {
     Bytes::from(body)
 }
 // snippet-end:[firehose.rust.hydrant.encode_batch]
+
+/// The base64 of what `spans` hold, as if it were one slice: three bytes are four letters, and up to two
+/// bytes of a span wait for the next one.
+fn append_joined(spans: &[Span], body: &mut Vec<u8>) {
+    let mut waiting = Vec::with_capacity(3);
+    for span in spans {
+        let mut data = span.data();
+        if !waiting.is_empty() {
+            let (missing, rest) = data.split_at(data.len().min(3 - waiting.len()));
+            waiting.extend_from_slice(missing);
+            data = rest;
+            if waiting.len() < 3 {
+                continue;
+            }
+            base64_simd::STANDARD.encode_append(&waiting, body);
+            waiting.clear();
+        }
+        let (whole, rest) = data.split_at(data.len() - data.len() % 3);
+        base64_simd::STANDARD.encode_append(whole, body);
+        waiting.extend_from_slice(rest);
+    }
+    base64_simd::STANDARD.encode_append(&waiting, body);
+}
 
 /// An upper bound on the memory that [`encode`] takes for `records` records of `bytes` bytes in
 /// all, on a stream whose name is `stream_name_len` bytes long. What a request holds until it is
@@ -108,8 +131,8 @@ mod tests {
     // R-B3
     #[test]
     fn a_body_is_the_json_that_the_service_documents() {
-        let check = |stream, records: &[&[u8]], expected: &str| {
-            assert_eq!(encode(stream, &[testing::span(records)]), expected.as_bytes());
+        let check = |stream: &str, records: &[&[u8]], expected: &str| {
+            assert_eq!(encode(&testing::put(stream, vec![testing::span(records)])), expected.as_bytes());
         };
         check("s", &[b"a"], r#"{"DeliveryStreamName":"s","Records":[{"Data":"YQ=="}]}"#);
         check("s", &[b"abc", b""], r#"{"DeliveryStreamName":"s","Records":[{"Data":"YWJj"},{"Data":""}]}"#);
@@ -119,12 +142,25 @@ mod tests {
     proptest! {
         // R-B6
         #[test]
-        fn counts_alone_bound_a_body(stream in "\\PC{0,8}|[\\x00-\\x1f\"]{0,8}", spans in testing::spans()) {
-            let bytes = spans.iter().map(Span::bytes).sum();
-            let len = encode(&stream, &spans).len();
-            prop_assert_eq!(len, encoded_len(&stream, &spans));
-            prop_assert!(len <= body_bytes(stream.len(), records(&spans), bytes));
-            prop_assert!(len <= stock_body_bytes(stream.len(), records(&spans), bytes));
+        fn counts_alone_bound_a_body(stream in "\\PC{0,8}|[\\x00-\\x1f\"]{0,8}", put in testing::puts()) {
+            let put = Put { stream: stream.as_str().into(), ..put };
+            let bytes = put.spans.iter().map(Span::bytes).sum();
+            let len = encode(&put).len();
+            prop_assert_eq!(len, encoded_len(&put));
+            prop_assert!(len <= body_bytes(stream.len(), put.entry_count(), bytes));
+            prop_assert!(len <= stock_body_bytes(stream.len(), put.entry_count(), bytes));
+        }
+
+        // R-A1
+        #[test]
+        fn a_packed_record_is_its_records_one_behind_the_other(put in testing::puts()) {
+            let body: serde_json::Value = serde_json::from_slice(&encode(&put)).unwrap();
+            let sent: Vec<Vec<u8>> = body["Records"].as_array().unwrap().iter()
+                .map(|record| base64_simd::STANDARD.decode_to_vec(record["Data"].as_str().unwrap()).unwrap())
+                .collect();
+            let all: Vec<u8> = put.spans.iter().flat_map(Span::iter).flatten().copied().collect();
+            prop_assert_eq!(sent.concat(), all);
+            prop_assert_eq!(sent.len(), put.entry_count());
         }
     }
 }

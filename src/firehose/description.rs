@@ -25,8 +25,42 @@ pub struct Description {
     pub created: Option<SystemTime>,
     /// Types of the processors that records go through, in the service's words.
     pub processors: Vec<String>,
+    /// How the stream takes records apart that were packed, where it does.
+    pub deaggregation: Option<Deaggregation>,
+    /// Whether it sorts records into folders by what is in them.
+    pub partitions: bool,
     /// Longest that the stream itself waits before it delivers, where that is told.
     pub buffering: Option<Duration>,
+}
+
+/// What a `RecordDeAggregation` processor takes for the end of a record.
+/// Source: <https://docs.aws.amazon.com/firehose/latest/dev/dynamic-partitioning-deaggregation.html>
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deaggregation {
+    /// The end of a JSON value.
+    Json,
+    /// These bytes; unknown where what the stream says of them can't be read.
+    Delimited(Option<Vec<u8>>),
+}
+
+impl Deaggregation {
+    fn read(processors: &[Value]) -> Option<Self> {
+        let processor = processors
+            .iter()
+            .find(|processor| processor.get("Type").and_then(Value::as_str) == Some("RecordDeAggregation"))?;
+        let parameters = processor.get("Parameters").and_then(Value::as_array);
+        let parameter = |name: &str| {
+            let named =
+                |parameter: &&Value| parameter.get("ParameterName").and_then(Value::as_str) == Some(name);
+            parameters?.iter().find(named)?.get("ParameterValue")?.as_str()
+        };
+        Some(match parameter("SubRecordType") {
+            Some("JSON") => Self::Json,
+            _ => Self::Delimited(
+                parameter("Delimiter").and_then(|base64| base64_simd::STANDARD.decode_to_vec(base64).ok()),
+            ),
+        })
+    }
 }
 
 /// The kinds of destination.
@@ -72,7 +106,8 @@ impl Description {
         let details = found.map_or(&Value::Null, |(_, details)| details);
         let enabled = details.pointer("/ProcessingConfiguration/Enabled") == Some(&Value::Bool(true));
         let processors = details.pointer("/ProcessingConfiguration/Processors").and_then(Value::as_array);
-        let processors = processors.into_iter().flatten().filter(|_| enabled);
+        let processors = processors.map_or(&[][..], Vec::as_slice);
+        let processors = if enabled { processors } else { &[] };
         let buffering = [
             "/BufferingHints/IntervalInSeconds",
             "/S3DestinationDescription/BufferingHints/IntervalInSeconds",
@@ -88,7 +123,10 @@ impl Description {
             encryption: text(stream, "/DeliveryStreamEncryptionConfiguration/Status"),
             failure: text(stream, "/FailureDescription/Details"),
             created: created.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
-            processors: processors.filter_map(|processor| text(processor, "/Type")).collect(),
+            processors: processors.iter().filter_map(|processor| text(processor, "/Type")).collect(),
+            deaggregation: Deaggregation::read(processors),
+            partitions: details.pointer("/DynamicPartitioningConfiguration/Enabled")
+                == Some(&Value::Bool(true)),
             buffering: buffering.map(Duration::from_secs),
         })
     }
@@ -143,6 +181,7 @@ mod tests {
                         "Enabled": true,
                         "Processors": [{ "Type": "Lambda" }, { "Type": "AppendDelimiterToRecord" }],
                     },
+                    "DynamicPartitioningConfiguration": { "Enabled": true },
                 },
             }],
         }));
@@ -154,9 +193,38 @@ mod tests {
             failure: Some("no grant".into()),
             created: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000)),
             processors: vec!["Lambda".into(), "AppendDelimiterToRecord".into()],
+            deaggregation: None,
+            partitions: true,
             buffering: Some(Duration::from_secs(120)),
         };
         assert_eq!(found, Some(expected));
+    }
+
+    // R-A3
+    #[test]
+    fn it_is_told_where_packed_records_are_taken_apart() {
+        let read = |enabled: bool, parameters: &[(&str, &str)]| {
+            let parameters: Vec<_> = parameters
+                .iter()
+                .map(|(name, value)| json!({ "ParameterName": name, "ParameterValue": value }))
+                .collect();
+            let processors = json!([
+                { "Type": "AppendDelimiterToRecord" },
+                { "Type": "RecordDeAggregation", "Parameters": parameters },
+            ]);
+            let processing = json!({ "Enabled": enabled, "Processors": processors });
+            with(json!({ "ExtendedS3DestinationDescription": { "ProcessingConfiguration": processing } }))
+                .deaggregation
+        };
+        assert_eq!(read(true, &[("SubRecordType", "JSON")]), Some(Deaggregation::Json));
+        let delimited = |bytes: Option<&[u8]>| Some(Deaggregation::Delimited(bytes.map(<[u8]>::to_vec)));
+        assert_eq!(
+            read(true, &[("SubRecordType", "DELIMITED"), ("Delimiter", "Cg==")]),
+            delimited(Some(b"\n"))
+        );
+        assert_eq!(read(true, &[("SubRecordType", "DELIMITED"), ("Delimiter", "?")]), delimited(None));
+        assert_eq!(read(true, &[]), delimited(None));
+        assert_eq!(read(false, &[("SubRecordType", "JSON")]), None);
     }
 
     // R-M2

@@ -28,7 +28,7 @@ mod transport;
 mod watch;
 
 pub use answer::all_delivered;
-pub use description::{Description, Destination};
+pub use description::{Deaggregation, Description, Destination};
 pub use sdk::{Sdk, Settings};
 pub use transport::Outbound;
 pub use watch::{Datapoint, Datum, Publication, Query, Statistic, Watch, WatchError};
@@ -67,8 +67,55 @@ pub struct Put {
     pub stream: Arc<str>,
     /// The call to make.
     pub operation: Operation,
-    /// The records in the order in which they are sent; entry `i` of the answer is record `i`.
+    /// The records in the order in which they are sent.
     pub spans: Arc<[Span]>,
+    /// Where packed: the end of each Firehose record, as the number of spans before it. Without it
+    /// every record is a Firehose record of its own.
+    pub packed: Option<Arc<[u32]>>,
+}
+
+/// One Firehose record of a request; entry `i` of the answer is about the `i`th of them.
+#[derive(Debug, Clone, Copy)]
+pub enum Entry<'a> {
+    /// A producer's record.
+    Record(&'a [u8]),
+    /// Several, one behind the other.
+    Packed(&'a [Span]),
+}
+
+impl Entry<'_> {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => record.len(),
+            Self::Packed(spans) => spans.iter().map(Span::bytes).sum(),
+        }
+    }
+}
+
+impl Put {
+    /// What the request holds, in order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> + Clone {
+        let ends = self.packed.as_deref().unwrap_or(&[]);
+        let mut start = 0;
+        let packed = ends.iter().map(move |end| {
+            let spans = self.spans.get(start as usize..*end as usize).unwrap_or(&[]);
+            start = *end;
+            Entry::Packed(spans)
+        });
+        let single = if self.packed.is_some() { &[] } else { &self.spans[..] };
+        single.iter().flat_map(Span::iter).map(Entry::Record).chain(packed)
+    }
+
+    /// Number of Firehose records.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        match &self.packed {
+            Some(ends) => ends.len(),
+            None => self.spans.iter().map(Span::records).sum(),
+        }
+    }
 }
 
 /// What the service said of an attempt that it carried out, in whole or in part.

@@ -24,8 +24,7 @@ use aws_smithy_types::error::metadata;
 use bytes::Bytes;
 
 use super::answer::all_delivered;
-use super::body;
-use crate::record::Span;
+use super::{Put, body};
 
 const INPUT: &str = "PutRecordBatchInput";
 const OUTPUT: &str = "PutRecordBatchOutput";
@@ -42,10 +41,9 @@ pub(super) struct Prebuilt {
 }
 
 impl Prebuilt {
-    /// The body that puts `spans` on `stream`.
-    pub(super) fn new(stream: &str, spans: &[Span]) -> Self {
-        let records = spans.iter().map(Span::records).sum();
-        Self { body: body::encode(stream, spans), records, delivered: Arc::default() }
+    /// The body of `put`'s request.
+    pub(super) fn new(put: &Put) -> Self {
+        Self { body: body::encode(put), records: put.entry_count(), delivered: Arc::default() }
     }
 
     /// Whether the call was answered by exactly "every record was delivered". The output that
@@ -180,7 +178,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::firehose::Entry;
     use crate::firehose::{answer, testing};
+    use crate::record::Span;
 
     fn config(prebuilt: Option<Prebuilt>) -> ConfigBag {
         let mut layer = Layer::new("test");
@@ -190,11 +190,15 @@ mod tests {
         ConfigBag::of_layers(vec![layer])
     }
 
-    fn input(stream: &str, spans: &[Span]) -> PutRecordBatchInput {
-        let record =
-            |data| Record::builder().data(Blob::from_maybe_shared(data)).build().expect("data is set");
-        let records = spans.iter().flat_map(Span::shared).map(record).collect();
-        let input = PutRecordBatchInput::builder().delivery_stream_name(stream).set_records(Some(records));
+    fn input(put: &Put) -> PutRecordBatchInput {
+        let record = |data| Record::builder().data(Blob::new(data)).build().expect("data is set");
+        let data = |entry| match entry {
+            Entry::Record(data) => data.to_vec(),
+            Entry::Packed(spans) => spans.iter().flat_map(Span::iter).flatten().copied().collect(),
+        };
+        let records = put.entries().map(data).map(record).collect();
+        let input =
+            PutRecordBatchInput::builder().delivery_stream_name(&*put.stream).set_records(Some(records));
         input.build().expect("all members are set")
     }
 
@@ -209,15 +213,16 @@ mod tests {
     proptest! {
         // R-B3
         #[test]
-        fn our_body_is_the_stock_body_byte_for_byte(stream in any::<String>(), spans in testing::spans()) {
-            let input = input(&stream, &spans);
+        fn our_body_is_the_stock_body_byte_for_byte(stream in any::<String>(), put in testing::puts()) {
+            let put = Put { stream: stream.into(), ..put };
+            let input = input(&put);
             let send = |config| {
                 let protocol = Protocol::new();
                 let request = protocol.serialize_request(&input, PutRecordBatchInput::SCHEMA, "/", &config);
                 request.expect("the input can be sent")
             };
             let stock = send(config(None));
-            let fast = send(config(Some(Prebuilt::new(&stream, &spans))));
+            let fast = send(config(Some(Prebuilt::new(&put))));
             prop_assert_eq!(stock.body().bytes(), fast.body().bytes());
             for header in ["Content-Type", "Content-Length"] {
                 prop_assert_eq!(stock.headers().get(header), fast.headers().get(header));
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn the_short_way_is_for_answers_to_ready_made_batches_alone() {
         let check = |schema, status, text: &str, expected| {
-            let prebuilt = Prebuilt::new("s", &[testing::span(&["a"])]);
+            let prebuilt = Prebuilt::new(&testing::put("s", vec![testing::span(&["a"])]));
             let response =
                 Response::new(StatusCode::try_from(status).expect("a status"), SdkBody::from(text));
             let bag = config(Some(prebuilt.clone()));

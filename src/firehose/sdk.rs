@@ -34,7 +34,8 @@ use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
 use super::protocol::{Prebuilt, Protocol};
 use super::{
-    Answer, Class, Description, Firehose, Operation, Put, PutError, WatchError, answer, proxy, transport,
+    Answer, Class, Description, Entry, Firehose, Operation, Put, PutError, WatchError, answer, proxy,
+    transport,
 };
 use crate::config::Config;
 use crate::record::Span;
@@ -361,19 +362,32 @@ impl Loaded {
 
     // snippet-start:[firehose.rust.hydrant.put_record_batch]
     async fn put_fast(&self, put: &Put) -> Result<Answer, PutError> {
-        let records = put.spans.iter().map(Span::records).sum();
-        let prebuilt = Prebuilt::new(&put.stream, &put.spans);
+        let prebuilt = Prebuilt::new(put);
         // The SDK's own input stays empty; the protocol sends the body instead of it.
         let call =
             self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(Vec::new()));
         let output = call.customize().interceptor(prebuilt.clone()).send().await;
         let output = output.map_err(|error| self.failed("PutRecordBatch", &put.stream, &error))?;
-        if prebuilt.delivered() { Ok(Answer::default()) } else { answer::verdicts(&output, records) }
+        if prebuilt.delivered() {
+            Ok(Answer::default())
+        } else {
+            answer::verdicts(&output, put.entry_count())
+        }
     }
 
     async fn put_stock(&self, put: &Put) -> Result<Answer, PutError> {
-        let records: Vec<_> =
-            put.spans.iter().flat_map(Span::shared).map(record).collect::<Result<_, _>>()?;
+        let joined = |spans: &[Span]| Bytes::from(spans.iter().map(Span::data).collect::<Vec<_>>().concat());
+        let records: Result<Vec<_>, _> = match &put.packed {
+            None => put.spans.iter().flat_map(Span::shared).map(record).collect(),
+            Some(_) => put
+                .entries()
+                .map(|entry| match entry {
+                    Entry::Record(data) => record(Bytes::copy_from_slice(data)),
+                    Entry::Packed(spans) => record(joined(spans)),
+                })
+                .collect(),
+        };
+        let records = records?;
         let count = records.len();
         let call =
             self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(records));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::{Operation, Put};
 use crate::budget::Reservation;
 use crate::record::{Chunk, Span};
 
@@ -26,4 +27,20 @@ pub(crate) fn spans() -> impl Strategy<Value = Vec<Span>> {
     let record = prop::collection::vec(any::<u8>(), 0..40);
     let records = prop::collection::vec(record, 1..8);
     prop::collection::vec(records.prop_map(|records| span(&records)), 1..4)
+}
+
+/// `spans` on `stream`, each record by itself.
+pub(crate) fn put(stream: &str, spans: Vec<Span>) -> Put {
+    Put { stream: stream.into(), operation: Operation::PutRecordBatch, spans: spans.into(), packed: None }
+}
+
+/// Spans that are packed somehow, or not.
+pub(crate) fn puts() -> impl Strategy<Value = Put> {
+    (spans(), any::<Option<u8>>()).prop_map(|(spans, cuts)| {
+        let spans_len = u32::try_from(spans.len()).expect("a few");
+        let put = put("s", spans);
+        let packed =
+            cuts.map(|cuts| (1..spans_len).filter(|end| cuts >> end & 1 == 1).chain([spans_len]).collect());
+        Put { packed, ..put }
+    })
 }

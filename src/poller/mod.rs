@@ -88,6 +88,15 @@ pub async fn run<W: Watch>(
     }
 }
 
+/// Looks once at what the stream is.
+pub async fn look_once<W: Watch>(watch: Arc<W>, stream: String, figures: Arc<Figures>) {
+    let settings = Settings { stream, interval: Duration::ZERO, publish_namespace: None };
+    let published = Snapshot::zero(&figures, now());
+    let mut poller =
+        Poller { watch, settings, figures, published, denied: BTreeSet::new(), voices: Voices::new() };
+    poller.call(Call::Describe).await;
+}
+
 struct Poller<W> {
     watch: Arc<W>,
     settings: Settings,
@@ -123,11 +132,12 @@ pub struct Action {
     pub costs: &'static str,
 }
 
-const DESCRIBE: Action = Action {
+/// Looking at what the stream is.
+pub const DESCRIBE: Action = Action {
     name: "DescribeDeliveryStream",
     permission: "firehose:DescribeDeliveryStream",
     costs: "the stream's status, type, encryption and destination stay unknown, and so do the metrics of its \
-            deliveries",
+            deliveries; records are not packed unless `aggregate.mode` is \"on\", so small ones cost more",
 };
 /// Reading the stream's metrics.
 pub const METRICS: Action = Action {

@@ -49,6 +49,8 @@ impl Watch for Fake {
             failure: None,
             created: None,
             processors: Vec::new(),
+            deaggregation: None,
+            partitions: false,
             buffering: None,
         })
     }

@@ -1,13 +1,15 @@
 //! Sends batches and settles every record of them.
 //!
 //! Pure: [`backoff`] (how long to wait), [`gate`] (whether the stream may be sent to at all), [`pacer`]
-//! (how much of its quota is ours) and [`verdicts`] (what becomes of each record of an answer). Shells: [`worker`], the flush task
-//! that owns all state of a delivery stream (with `voice`, its words in the log), and [`dead_letter`], the store on disk.
+//! (how much of its quota is ours), [`packing`] (whether records may be packed for it) and [`verdicts`] (what becomes of each
+//! record of an answer). Shells: [`worker`], the flush task that owns all state of a delivery stream (with `voice`, its words
+//! in the log), and [`dead_letter`], the store on disk.
 
 pub mod backoff;
 pub mod dead_letter;
 pub mod gate;
 pub mod pacer;
+pub mod packing;
 pub mod verdicts;
 mod voice;
 pub mod worker;

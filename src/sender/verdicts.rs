@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::batcher::{Batch, Portion, Size, Tries};
 use crate::firehose::{Answer, Class, FailedEntry};
+use crate::limits::billed_bytes;
 use crate::record::Span;
 
 /// What an answer means, record by record.
@@ -15,6 +16,10 @@ pub struct Verdicts {
     pub retries: Vec<Retry>,
     /// Records whose own retries are spent.
     pub spent: Vec<Spent>,
+    /// Bytes that Firehose bills for what was delivered.
+    pub billed_bytes: u64,
+    /// The same, had every record been sent by itself.
+    pub unpacked_billed_bytes: u64,
     /// Whether every entry was throttled: the stream's quota is gone, not a record's luck.
     pub all_throttled: bool,
 }
@@ -48,11 +53,24 @@ pub struct Spent {
 #[must_use]
 pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
     let mut verdicts = Verdicts {
-        all_throttled: answer.failed.len() == batch.size.records
+        all_throttled: answer.failed.len() == batch.entries()
             && answer.failed.iter().all(|failed| failed.class == Class::Throttled),
         ..Verdicts::default()
     };
     let mut failed = answer.failed.iter().peekable();
+    if let Some((_, ends)) = &batch.packed {
+        let mut portions = batch.portions.into_iter();
+        let mut start = 0;
+        for (index, end) in ends.iter().enumerate() {
+            let packed: Vec<Portion> = portions.by_ref().take((*end - start) as usize).collect();
+            start = *end;
+            match failed.next_if(|entry| entry.index == index) {
+                Some(entry) => verdicts.fail_packed(packed, entry, max_retries),
+                None => verdicts.deliver_packed(packed),
+            }
+        }
+        return verdicts;
+    }
     let mut first = 0;
     for Portion { mut span, mut tries } in batch.portions {
         tries.attempts += 1;
@@ -62,7 +80,7 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
             if entry.index > first
                 && let Some((delivered, _)) = span.split_front(entry.index - first, usize::MAX)
             {
-                verdicts.delivered.push(delivered);
+                verdicts.deliver(delivered);
             }
             if let Some((record, _)) = span.split_front(1, usize::MAX) {
                 verdicts.fail(Portion { span: record, tries }, entry, max_retries);
@@ -70,7 +88,7 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
             first = entry.index + 1;
         }
         if first < end {
-            verdicts.delivered.push(span);
+            verdicts.deliver(span);
         }
         first = end;
     }
@@ -79,6 +97,31 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
 // snippet-end:[firehose.rust.hydrant.verdicts]
 
 impl Verdicts {
+    /// Records of which each was a record of Firehose by itself.
+    fn deliver(&mut self, span: Span) {
+        let billed = unpacked(&span);
+        self.billed_bytes += billed;
+        self.unpacked_billed_bytes += billed;
+        self.delivered.push(span);
+    }
+
+    /// Records that were one record of Firehose.
+    fn deliver_packed(&mut self, packed: Vec<Portion>) {
+        let bytes: usize = packed.iter().map(|portion| portion.span.bytes()).sum();
+        self.billed_bytes += billed_bytes(u64::try_from(bytes).unwrap_or(u64::MAX));
+        for Portion { span, .. } in packed {
+            self.unpacked_billed_bytes += unpacked(&span);
+            self.delivered.push(span);
+        }
+    }
+
+    fn fail_packed(&mut self, packed: Vec<Portion>, entry: &FailedEntry, max_retries: u32) {
+        for Portion { span, mut tries } in packed {
+            tries.attempts += 1;
+            self.fail(Portion { span, tries }, entry, max_retries);
+        }
+    }
+
     fn fail(&mut self, mut portion: Portion, entry: &FailedEntry, max_retries: u32) {
         let Tries { own_failures, failures, .. } = &mut portion.tries;
         *failures += 1;
@@ -104,6 +147,11 @@ impl Verdicts {
             size
         })
     }
+}
+
+/// Bytes that Firehose bills for records that are sent each by itself.
+fn unpacked(span: &Span) -> u64 {
+    span.iter().map(|record| billed_bytes(u64::try_from(record.len()).unwrap_or(u64::MAX))).sum()
 }
 
 #[cfg(test)]
@@ -153,6 +201,23 @@ mod tests {
         assert_eq!(verdicts.retries.len(), 1);
         assert_eq!(numbers(verdicts.retries[0].portions.iter().map(|portion| &portion.span)), [0, 3, 4]);
         assert!(!verdicts.all_throttled);
+    }
+
+    // R-A4
+    #[test]
+    fn the_records_of_a_packed_record_share_its_fate_and_are_counted_one_by_one() {
+        let packing = crate::batcher::Packing { max_record: 100, max_lines: 2 };
+        let packed = || Batch::packed(batch(&[3, 2, 1]).portions, packing);
+        assert_eq!(packed().entries(), 3);
+        let verdicts = read(packed(), &failing(&[(1, Class::Throttled)]), 5);
+        assert_eq!(numbers(&verdicts.delivered), [0, 1, 4, 5]);
+        let retried = verdicts.retries[0].portions.iter().map(|portion| &portion.span);
+        assert_eq!(numbers(retried), [2, 3]);
+        assert!(verdicts.retries[0].portions.iter().all(|portion| portion.tries.attempts == 1));
+        // Two records of Firehose, of 5 KiB at least, instead of four.
+        assert_eq!((verdicts.billed_bytes, verdicts.unpacked_billed_bytes), (2 * 5120, 4 * 5120));
+        let all: Vec<_> = (0..3).map(|index| (index, Class::Throttled)).collect();
+        assert!(read(packed(), &failing(&all), 5).all_throttled);
     }
 
     // R-E3

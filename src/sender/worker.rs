@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
@@ -20,15 +21,15 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::dead_letter::{Letter, Store, StoreError};
 use super::gate::{Gate, Step};
+use super::packing::{self, Decision};
 use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
 use crate::buffer::{Count, DropReason, Fate, Outlet};
-use crate::config::OnFull;
+use crate::config::{AggregateConfig, AggregateMode, OnFull};
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
-use crate::limits::billed_bytes;
 use crate::record::{Chunk, Span};
-use crate::telemetry::figures::{Figures, Outcome, Trouble};
+use crate::telemetry::figures::{Figures, Outcome, PackingState, Trouble};
 use crate::telemetry::otlp::{Request, Trace, Traces};
 use crate::telemetry::{now, wall_clock};
 
@@ -49,6 +50,8 @@ const SPOOL_LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The service's code for an action that the caller's policies do not allow.
 const ACCESS_DENIED: &str = "AccessDeniedException";
+/// The action that says what the stream is.
+const DESCRIBE: &str = "DescribeDeliveryStream";
 
 /// What the flush task works with.
 #[derive(Debug, Clone)]
@@ -70,6 +73,10 @@ pub struct Settings {
     pub max_retries: u32,
     /// How long a stream-wide failure is waited out.
     pub give_up_after: Option<Duration>,
+    /// Whether and how records are packed.
+    pub aggregate: AggregateConfig,
+    /// Follows each record.
+    pub delimiter: Bytes,
 }
 
 /// How the app steers the flush task.
@@ -112,6 +119,7 @@ pub struct Worker<F> {
     answers: FuturesUnordered<Done<Answered>>,
     burials: FuturesUnordered<Done<Buried>>,
     age_known_at: Option<Instant>,
+    packing: Option<Decision>,
     voice: Voice,
     traces: Option<Traces>,
     /// Of the answer that is being applied, if it is one that is traced.
@@ -158,6 +166,7 @@ impl<F: Firehose> Worker<F> {
             answers: FuturesUnordered::new(),
             burials: FuturesUnordered::new(),
             age_known_at: None,
+            packing: None,
             voice: Voice::new(),
             traces: None,
             trace: None,
@@ -168,6 +177,30 @@ impl<F: Firehose> Worker<F> {
     #[must_use]
     pub fn traced(self, traces: Option<Traces>) -> Self {
         Self { traces, ..self }
+    }
+
+    /// Packs from now on as is right for the stream, as far as it is known.
+    fn decide_packing(&mut self) {
+        let stream = self.figures.stream();
+        let asked = stream.calls.keys().any(|(action, _)| *action == DESCRIBE);
+        if self.settings.aggregate.mode == AggregateMode::Auto && stream.description.is_none() && !asked {
+            return;
+        }
+        let Settings { aggregate, delimiter, .. } = &self.settings;
+        let decision = packing::decide(aggregate, delimiter, stream.description.as_ref());
+        drop(stream);
+        if self.packing.as_ref() == Some(&decision) {
+            return;
+        }
+        self.batcher.set_packing(decision.packing);
+        let reason = &decision.reason;
+        match decision.packing {
+            Some(_) => tracing::info!(reason, "Records are packed."),
+            None => tracing::info!(reason, "Records are not packed."),
+        }
+        self.figures.sender().state.packing =
+            Some(PackingState { packed: decision.packing.is_some(), reason: reason.clone() });
+        self.packing = Some(decision);
     }
 
     /// Runs until every listener is gone and every record is settled, or until it is told to
@@ -237,8 +270,9 @@ impl<F: Firehose> Worker<F> {
         let single = batch.size.records == 1 && fresh && !self.put_record_denied;
         let operation = if single { Operation::PutRecord } else { Operation::PutRecordBatch };
         let spans = batch.portions.iter().map(|portion| portion.span.clone()).collect();
-        let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans };
-        let body = self.body_bytes(batch.size);
+        let packed = batch.packed.as_ref().map(|(_, ends)| Arc::clone(ends)).filter(|_| !single);
+        let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans, packed };
+        let body = self.body_bytes(Size { records: batch.entries(), ..batch.size });
         let id = self.next_flight;
         self.next_flight += 1;
         self.bodies += body;
@@ -365,8 +399,9 @@ impl<F: Firehose> Worker<F> {
         }
         self.outlet.account.settle(Fate::Delivered, verdicts.delivered.iter());
         let mut sender = self.figures.sender();
+        sender.billed_bytes += verdicts.billed_bytes;
+        sender.unpacked_billed_bytes += verdicts.unpacked_billed_bytes;
         for span in &verdicts.delivered {
-            sender.billed_bytes += span.iter().map(|record| billed_bytes(count(record.len()))).sum::<u64>();
             let latency = at.saturating_duration_since(span.received());
             sender.delivery_latency.observe(latency.as_secs_f64(), count(span.records()));
         }
@@ -523,6 +558,9 @@ impl<F: Firehose> Worker<F> {
         self.voice.rest_if_quiet(at);
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
+        if stale {
+            self.decide_packing();
+        }
         let mut sender = self.figures.sender();
         sender.state.turn = Some(at);
         if !held {

@@ -232,6 +232,12 @@ impl List {
             sender.billed_bytes,
         );
         self.counter(
+            "hydrant_unpacked_billed_bytes",
+            "Bytes that Firehose would bill for the same, had every record been sent by itself",
+            "By",
+            sender.unpacked_billed_bytes,
+        );
+        self.counter(
             "hydrant_ambiguous_records",
             "Records sent again after an attempt whose answer was lost: each may be at Firehose twice",
             "{record}",

@@ -156,6 +156,17 @@ pub struct StreamState {
     pub oldest: Option<Instant>,
     /// When the flush task last had a turn.
     pub turn: Option<Instant>,
+    /// Whether records are packed; unknown until the stream is.
+    pub packing: Option<PackingState>,
+}
+
+/// Whether records are packed, and why.
+#[derive(Debug, Clone)]
+pub struct PackingState {
+    /// They are.
+    pub packed: bool,
+    /// A sentence's end.
+    pub reason: String,
 }
 
 /// A stream-wide failure as the outside sees it.
@@ -198,6 +209,8 @@ pub struct SenderFigures {
     pub retried: BTreeMap<String, u64>,
     /// Bytes that Firehose bills for what it has accepted.
     pub billed_bytes: u64,
+    /// The same, had every record been sent by itself.
+    pub unpacked_billed_bytes: u64,
     /// Records that Firehose may have twice: they were sent again although an earlier attempt,
     /// whose answer was lost, may have stored them.
     pub ambiguous_records: u64,
@@ -296,6 +309,7 @@ impl Figures {
             puts: BTreeMap::new(),
             retried: BTreeMap::new(),
             billed_bytes: 0,
+            unpacked_billed_bytes: 0,
             ambiguous_records: 0,
             put_duration: Histogram::new(SECONDS),
             delivery_latency: Histogram::new(SECONDS),

@@ -139,6 +139,41 @@ async fn the_doctor_finds_nothing_wrong_with_a_stream_that_works() {
     assert!(stdout.lines().any(|line| line.starts_with("problem") && line.contains("other")), "{stdout}");
 }
 
+// R-T13
+#[tokio::test]
+async fn an_estimate_says_what_a_sample_costs_a_month() {
+    let sample = lines(1000, 200);
+    let (code, stdout, stderr) = run(&["estimate", "--rate", "1MiB/s", "--json"], &sample).await;
+    assert_eq!((code, &*stderr), (0, ""), "{stdout}");
+    let estimate: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(estimate["sample"]["records"], 1000);
+    assert_eq!(estimate["unpacked"]["billed_bytes"], 1000 * 5120);
+    assert_eq!(estimate["unpacked"]["billed_per_byte"], 25.6);
+    assert_eq!(estimate["unpacked"]["dollars_a_month"], 2531.25 * 25.6 * 0.029);
+    let packed = estimate["packed"]["billed_per_byte"].as_f64().unwrap();
+    assert!((1.0..1.01).contains(&packed), "{estimate:#}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, &sample).unwrap();
+    let path = file.path().to_str().unwrap();
+    // A hundred records a second on fifty daemons are two within the linger of each.
+    let shared = ["--records-per-second", "100", "--sidecars", "50"];
+    let (code, stdout, stderr) = run(&[&["estimate", path, "-"][..], &shared].concat(), &sample).await;
+    assert_eq!((code, &*stderr), (0, ""), "{stdout}");
+    assert!(stdout.starts_with("2000 records of 200 bytes on average"), "{stdout}");
+    assert!(stdout.contains("packing saves 50.0 %"), "{stdout}");
+
+    for (arguments, input, expected) in [
+        (&["estimate"][..], &b"\n\n"[..], (1, "error: the sample holds no record")),
+        (&["estimate", "/nowhere"], b"", (1, "error: /nowhere could not be opened")),
+        (&["estimate", "--rate", "fast"], b"", (2, "error: invalid value 'fast' for '--rate <SIZE/s>'")),
+        (&["estimate", "--max-record", "2MiB"], b"", (2, "error: invalid value '2MiB'")),
+    ] {
+        let (code, _, stderr) = run(arguments, input).await;
+        assert!(code == expected.0 && stderr.starts_with(expected.1), "{code} {stderr}");
+    }
+}
+
 // R-T5
 #[tokio::test]
 async fn health_is_the_exit_code_of_a_probe() {

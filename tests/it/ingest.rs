@@ -183,6 +183,7 @@ async fn help_names_every_command_and_every_command_has_an_example() {
         "local",
         "check",
         "doctor",
+        "estimate",
         "put",
         "send",
         "dead-letter",

@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod ingest;
 mod monitor;
+mod packing;
 mod send;
 mod spool;
 mod spool_command;

@@ -148,21 +148,26 @@ async fn a_cloudwatch_out_of_reach_is_said_and_costs_no_record() {
 
 // R-M9
 #[tokio::test]
-async fn an_interval_of_zero_asks_for_nothing() {
-    let sink = Sink::start(Options::default()).await;
-    let daemon = Daemon::start(&sink.local.url(), &["linger=1ms", "monitor.interval=0s"]).await;
-    daemon.write(b"one\n").await;
-    let status = daemon.until_settled(1).await;
-    assert_eq!(status["monitor"], Value::Null);
-    assert!(daemon.stop().await.status.success());
-    assert_eq!(ALL.map(|operation| asked(&sink, operation)), [0; 3]);
+async fn an_interval_of_zero_asks_for_nothing_but_once_whether_records_may_be_packed() {
+    for (mode, asked_for) in [("off", [0; 3]), ("auto", [1, 0, 0])] {
+        let sink = Sink::start(Options::default()).await;
+        let mode = format!("aggregate.mode={mode}");
+        let daemon = Daemon::start(&sink.local.url(), &["linger=1ms", "monitor.interval=0s", &mode]).await;
+        daemon.write(b"one\n").await;
+        daemon.until("decided", |status| status["stream"]["packing"].is_object()).await;
+        let status = daemon.until_settled(1).await;
+        assert_eq!(status["monitor"], Value::Null);
+        assert!(daemon.stop().await.status.success());
+        assert_eq!(ALL.map(|operation| asked(&sink, operation)), asked_for);
+    }
 }
 
 // R-M8
 #[tokio::test]
 async fn what_is_published_adds_up_to_the_ledger() {
     let sink = Sink::start(Options::default()).await;
-    let settings = ["linger=1ms", "monitor.interval=1s", "monitor.publish_namespace=My Apps/hydrant"];
+    let publish = "monitor.publish_namespace=My Apps/hydrant";
+    let settings = ["linger=1ms", "monitor.interval=1s", publish, "aggregate.mode=off"];
     let daemon = Daemon::start(&sink.local.url(), &settings).await;
     for round in 1..=3usize {
         daemon.write(&lines(700, 100)).await;

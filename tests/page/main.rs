@@ -146,6 +146,7 @@ async fn every_value_on_the_page_is_that_of_the_status_and_none_is_missing() {
     scene.sink.local.stop().await.unwrap();
 }
 
+// R-A6
 #[tokio::test]
 async fn numbers_are_shown_in_units_for_people() {
     let scene = Scene::quiet().await;
@@ -163,6 +164,8 @@ async fn numbers_are_shown_in_units_for_people() {
         ("/rates/received_bytes_per_second", json!(1_572_864.5), "1.50 MiB/s"),
         ("/rates/requests_per_second", json!(0.001), "< 0.01/s"),
         ("/stream/billed_bytes", json!(10_240), "10.0 KiB"),
+        ("/stream/unpacked_billed_bytes", json!(102_400), "100 KiB"),
+        ("/stream/packing", json!({ "packed": true, "reason": "S3 takes records as one text" }), ""),
         ("/stream/put_seconds_p99_below", json!(0.025), "< 25 ms"),
         ("/buffer/oldest_record_age_ms", json!(90_500), "1 min 30 s"),
         ("/uptime_seconds", json!(266_461), "3 d 2 h"),
@@ -175,10 +178,13 @@ async fn numbers_are_shown_in_units_for_people() {
         set(&mut status, place, value.clone());
     }
     let texts = page.show(held, Answer::Forged(&status), TEXTS).await;
-    for (place, _, text) in &cases {
+    for (place, _, text) in cases.iter().filter(|(_, _, text)| !text.is_empty()) {
         assert_eq!(texts[place], *text, "{place}");
     }
     assert_eq!(texts["factor"], "10 ×");
+    assert_eq!(texts["saving"], "90.0 %");
+    assert_eq!(texts["/stream/packing/packed"], "yes");
+    assert_eq!(texts["/stream/packing/reason"], "S3 takes records as one text");
     // What was forged does not add up, and the page says so.
     let balance = page.evaluate("document.getElementById('balance').textContent").await;
     assert!(balance.as_str().unwrap().starts_with('✕'), "{balance}");
@@ -194,6 +200,7 @@ async fn what_is_not_known_is_said_to_be_unknown() {
     status["monitor"] = Value::Null;
     status["rates"]["window_ms"] = json!(0);
     status["process"]["resident_bytes"] = Value::Null;
+    status["stream"]["packing"] = Value::Null;
     status["ledger"]["held"]["records"] = json!(1);
     let texts = page.show(held, Answer::Forged(&status), TEXTS).await;
     for place in [
@@ -205,10 +212,12 @@ async fn what_is_not_known_is_said_to_be_unknown() {
         "/process/resident_bytes",
         "/buffer/oldest_record_age_ms",
         "factor",
+        "saving",
     ] {
         assert_eq!(texts[place], "unknown", "{place}");
     }
     assert_eq!(texts["/ledger/received/records"], "0");
+    assert_eq!(texts["/stream/packing/packed"], "not decided yet");
     page.assert_clean(&scene.address);
 }
 

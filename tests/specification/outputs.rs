@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hydrant::admin::status::{self, About};
 use hydrant::admin::{self};
-use hydrant::telemetry::figures::Trouble;
+use hydrant::telemetry::figures::{PackingState, Trouble};
 use hydrant::telemetry::now;
 use serde_json::Value;
 
@@ -83,6 +83,8 @@ fn every_member_of_the_status_is_specified_and_no_other() {
         message: "throttled".to_owned(),
         since: now(),
     });
+    figures.sender().state.packing =
+        Some(PackingState { packed: true, reason: "S3 takes records as one text".to_owned() });
     let about = About {
         delivery_stream_name: "app".to_owned(),
         listeners: vec![("app".to_owned(), "stdin:".to_owned())],

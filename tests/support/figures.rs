@@ -69,6 +69,8 @@ fn know_the_stream(figures: &Figures) {
         failure: None,
         created: None,
         processors: Vec::new(),
+        deaggregation: None,
+        partitions: false,
         buffering: Some(Duration::from_secs(60)),
     });
     for action in ACTIONS {

@@ -138,6 +138,7 @@
       accounted_records: accounted("records"),
       accounted_bytes: accounted("bytes"),
       factor: delivered > 0 ? stream?.billed_bytes / delivered : undefined,
+      saving: stream?.unpacked_billed_bytes > 0 ? 1 - stream.billed_bytes / stream.unpacked_billed_bytes : undefined,
     };
   }
 
@@ -209,6 +210,7 @@
   /** What stands where a value is null for another reason than that it is unknown. */
   function instead(status, pointer) {
     if (pointer === "/buffer/oldest_record_age_ms" && status.ledger?.held?.records === 0) return "none";
+    if (pointer.startsWith("/stream/packing/") && status.stream) return "not decided yet";
     if (pointer.startsWith("/monitor/") && pointer.endsWith("_ago") && status.monitor) return "not yet";
     if (pointer === "/monitor/encryption" && status.monitor?.status) return "none";
     if (pointer.endsWith("/at")) return "";

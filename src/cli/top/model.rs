@@ -221,11 +221,22 @@ pub struct Stream {
     /// Records by the error code of the failure.
     pub retried: BTreeMap<String, u64>,
     pub billed_bytes: Option<u64>,
+    pub unpacked_billed_bytes: Option<u64>,
+    pub packing: Packing,
     pub ambiguous_records: Option<u64>,
     pub put_seconds_p50_below: Option<f64>,
     pub put_seconds_p99_below: Option<f64>,
     pub delivery_seconds_p50_below: Option<f64>,
     pub delivery_seconds_p99_below: Option<f64>,
+}
+
+/// Whether records are packed, and why.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct Packing {
+    pub packed: Option<bool>,
+    pub reason: Option<String>,
 }
 
 /// What the daemon knows of the stream itself.

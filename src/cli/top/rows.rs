@@ -279,7 +279,31 @@ impl Writer<'_> {
                 self.known(factor, |factor| format!("{factor:.2} × the bytes delivered")),
             ],
         };
-        vec![row(0, "billed", figures)]
+        vec![
+            row(0, "billed", figures),
+            row(1, "saved", vec![self.saved()]),
+            row(2, "packed", vec![self.packed()]),
+        ]
+    }
+
+    /// What packing saves of what the same records would cost otherwise.
+    fn saved(&self) -> Span<'static> {
+        let stream = &self.model.status.stream;
+        match (stream.billed_bytes, stream.unpacked_billed_bytes) {
+            (Some(_), Some(0)) => Span::raw("nothing so far"),
+            (Some(billed), Some(unpacked)) => {
+                let saving = 1.0 - float(billed) / float(unpacked);
+                Span::raw(format!("{} of the {} without packing", percent(saving), size(unpacked)))
+            }
+            _ => self.unknown(),
+        }
+    }
+
+    fn packed(&self) -> Span<'static> {
+        let packing = &self.model.status.stream.packing;
+        let yes = |packed| if packed { "yes" } else { "no" };
+        let packed = packing.packed.zip(packing.reason.as_ref());
+        self.known(packed, |(packed, reason)| format!("{}: {reason}", yes(packed)))
     }
 
     fn stream(&self) -> Vec<Row> {

@@ -45,6 +45,8 @@ fn healthy() -> Value {
         "stream": {
             "in_flight_requests": 1, "max_in_flight_requests": 8,
             "requests": { "PutRecordBatch": { "ok": 25 } }, "retried": {}, "billed_bytes": 61_440_000,
+            "unpacked_billed_bytes": 614_400_000,
+            "packing": { "packed": true, "reason": "S3 takes records as one text" },
             "ambiguous_records": 0, "put_seconds_p50_below": 0.025, "put_seconds_p99_below": 0.1,
             "delivery_seconds_p50_below": 1.0, "delivery_seconds_p99_below": 2.5, "trouble": null,
         },
@@ -175,6 +177,22 @@ fn the_smallest_screen_has_what_matters() {
         }
     }
     assert_eq!(lines.len(), 20);
+}
+
+// R-A6
+#[test]
+fn what_packing_saves_is_shown_with_the_reason() {
+    let size = (200, 60);
+    check(&healthy(), size, &["90 % of the 585.9 MiB without packing", "yes: S3 takes records as one text"]);
+    let packing = json!({ "packed": false, "reason": "Splunk takes each record by itself" });
+    let unpacked =
+        with(with(healthy(), "/stream/packing", packing), "/stream/billed_bytes", json!(614_400_000));
+    check(
+        &unpacked,
+        size,
+        &["0 % of the 585.9 MiB without packing", "no: Splunk takes each record by itself"],
+    );
+    check(&with(healthy(), "/stream/packing", Value::Null), size, &["packed  unknown"]);
 }
 
 #[test]

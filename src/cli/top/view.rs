@@ -42,7 +42,7 @@ const HELP: [&str; 6] = [
     "ledger: received, and recovered where there are any, = delivered + dead-lettered + dropped + held; a rejected record was never received.",
     "sent again: records by the error of their entry or request.",
     "perhaps twice: the answer to a request was lost, so Firehose may have its records already.",
-    "billed: Firehose rounds each record up to 5 KiB.",
+    "billed: Firehose rounds each record up to 5 KiB; packed, many of yours are one of its.",
     "unknown: the daemon does not say, or does not know it yet.",
     "q, Esc and Ctrl-C quit, p holds the screen still, ? ends this help.",
 ];
