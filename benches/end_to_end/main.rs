@@ -44,6 +44,10 @@ pub struct Options {
     #[arg(long, value_name = "SYNC", value_delimiter = ',', default_values_t = [Spool::None])]
     spool: Vec<Spool>,
 
+    /// Whether records are packed
+    #[arg(long, value_name = "BOOL", value_delimiter = ',', default_values_t = [false])]
+    packed: Vec<bool>,
+
     /// Record data of a round, in 10^9 bytes
     #[arg(long, default_value_t = 1.0)]
     gb: f64,
@@ -88,6 +92,7 @@ enum Receiver {
     Daemon {
         connections: usize,
         spool: Spool,
+        packed: bool,
     },
 }
 
@@ -145,7 +150,10 @@ fn bench(options: &Options) {
         eprintln!("round {number} of {}", options.rounds);
         for &size in &options.size {
             let daemons = options.connections.iter().flat_map(|&connections| {
-                options.spool.iter().map(move |&spool| Receiver::Daemon { connections, spool })
+                options.spool.iter().flat_map(move |&spool| {
+                    let daemon = move |&packed| Receiver::Daemon { connections, spool, packed };
+                    options.packed.iter().map(daemon)
+                })
             });
             for receiver in std::iter::once(Receiver::Floor).chain(daemons) {
                 rounds.entry((size, receiver)).or_default().push(round(options, receiver, size));
@@ -170,8 +178,10 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let sink = Helper::start(["sink"]);
     let (subject, connections) = match receiver {
         Receiver::Floor => (Subject::floor(sink.said(), size), 1),
-        Receiver::Daemon { connections, spool } => {
-            (Subject::daemon(sink.said(), spool, &options.set), connections)
+        Receiver::Daemon { connections, spool, packed } => {
+            let mode = format!("aggregate.mode={}", if packed { "on" } else { "off" });
+            let settings: Vec<String> = [mode].into_iter().chain(options.set.clone()).collect();
+            (Subject::daemon(sink.said(), spool, &settings), connections)
         }
     };
     let numbers = [size, lines, connections, options.write].map(|number| number.to_string());
@@ -186,8 +196,8 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let delivered = sink.finish();
     assert_eq!(
         delivered.trim(),
-        lines.to_string(),
-        "records delivered, of those sent; it said: {}",
+        (lines * size).to_string(),
+        "bytes delivered, of those sent; it said: {}",
         usage.log
     );
     let gigabytes = (lines * size) as f64 / 1e9;
@@ -207,11 +217,12 @@ fn start(options: &Options) -> Start {
     let subject = Subject::daemon(sink.said(), Spool::None, &settings);
     let mut stream = roles::connect(subject.socket());
     let connected = subject.age();
-    roles::send_acknowledged(&mut stream, b"a record\n");
+    let record = b"a record\n";
+    roles::send_acknowledged(&mut stream, record);
     let acknowledged = subject.age();
     drop(stream);
     subject.finish();
-    assert_eq!(sink.finish().trim(), "1", "records delivered, of the one sent");
+    assert_eq!(sink.finish().trim(), record.len().to_string(), "bytes delivered, of the record sent");
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     Start { connected: milliseconds(connected), acknowledged: milliseconds(acknowledged) }
 }

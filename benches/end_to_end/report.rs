@@ -44,16 +44,16 @@ pub(crate) fn print(options: &Options, rounds: &BTreeMap<(usize, Receiver), Vec<
     }
     println!();
     println!(
-        "| line | connections | spool | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
+        "| line | connections | spool | packed | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
     );
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let cpu = |round: Round| round.user + round.system;
     for ((size, receiver), daemon) in rounds {
-        let Receiver::Daemon { connections, spool } = receiver else { continue };
+        let Receiver::Daemon { connections, spool, packed } = receiver else { continue };
         let floor = spread(&rounds[&(*size, Receiver::Floor)], cpu);
         let total = spread(daemon, cpu);
         println!(
-            "| {size} B | {connections} | {spool} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
+            "| {size} B | {connections} | {spool} | {packed} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
             spread(daemon, |round| round.megabytes_per_second),
             spread(daemon, |round| round.user),
             spread(daemon, |round| round.system),

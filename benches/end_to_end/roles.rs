@@ -33,13 +33,15 @@ const OPEN: &[u8] = br#"{"DeliveryStreamName":"bench","Records":["#;
 const DATA: &[u8] = br#"{"Data":""#;
 const DATA_END: &[u8] = br#""}"#;
 const END: &[u8] = b"]}";
+/// A `PutRecord` body without its base64.
+const SINGLE_FRAME: &[u8] = br#"{"DeliveryStreamName":"bench","Record":{"Data":""}}"#;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Role {
     /// Writes lines
     #[command(hide = true)]
     Load { socket: PathBuf, size: usize, lines: usize, connections: usize, write: usize },
-    /// Answers as Firehose does and counts the records
+    /// Answers as Firehose does and counts the bytes of record data
     #[command(hide = true)]
     Sink,
     /// Reads lines of one size, delivers them, does nothing else
@@ -109,8 +111,8 @@ fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usi
 fn sink() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let records = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&records);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&bytes);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let counted = Arc::clone(&counted);
@@ -118,11 +120,12 @@ fn sink() {
         }
     });
     ready(port);
-    println!("{}", records.load(Ordering::SeqCst));
+    println!("{}", bytes.load(Ordering::SeqCst));
 }
 
-/// Takes requests and answers each with what Firehose would, all records delivered. A
-/// connection that breaks is the subject's business: what was not answered is not counted.
+/// Takes requests and answers each with what Firehose would, all records delivered, and counts the
+/// bytes of record data. A connection that breaks is the subject's business: what was not answered is
+/// not counted.
 fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(READ_BYTES, stream.try_clone()?);
@@ -134,17 +137,28 @@ fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
             stream.write_all(DENIED)?;
             continue;
         }
-        // Base64 and the names around it have no braces: one opens the body and one each record.
-        let mut braces = 0;
-        head.read_body(&mut reader, |bytes| braces += memchr_iter(b'{', bytes).count())?;
+        // Base64 and the names around it have no braces: one opens the body and one each record. It has
+        // no equal signs either but those that pad a record.
+        let (mut braces, mut padding) = (0, 0);
+        head.read_body(&mut reader, |bytes| {
+            braces += memchr_iter(b'{', bytes).count();
+            padding += memchr_iter(b'=', bytes).count();
+        })?;
         let shape = (head.is_batch, braces - 1);
+        let frame = if head.is_batch { frame_bytes(shape.1) } else { SINGLE_FRAME.len() };
+        let data = (head.length - frame) / 4 * 3 - padding;
         if known.replace(shape) != Some(shape) {
             answer = response(shape.0, shape.1);
         }
         stream.write_all(&answer)?;
-        counted.fetch_add(shape.1, Ordering::SeqCst);
+        counted.fetch_add(data, Ordering::SeqCst);
     }
     Ok(())
+}
+
+/// What of a batch's body is no base64.
+fn frame_bytes(records: usize) -> usize {
+    OPEN.len() + records * (DATA.len() + DATA_END.len()) + records - 1 + END.len()
 }
 
 /// What Firehose answers, head and body. Its RecordIds are 224 characters long.
@@ -231,8 +245,7 @@ fn floor(socket: &Path, size: usize, port: u16) -> io::Result<()> {
     let records = batch_records(size);
     let mut data = vec![0; records * size];
     let mut request = Vec::new();
-    let frame = OPEN.len() + records * (DATA.len() + DATA_END.len()) + records - 1 + END.len();
-    let length = frame + records * size.div_ceil(3) * 4;
+    let length = frame_bytes(records) + records * size.div_ceil(3) * 4;
     let mut sent = 0;
     loop {
         match lines.read_exact(&mut data) {

@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// How long memory that runs low is given to become half free before records stay on the disk alone,
 /// and have to be read back. A stream that empties it faster is held up by nothing but the processor,
 /// which reading back would only take more of.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Most runs of records on the disk whose producers wait to hear of their delivery (about 1 MB).
 /// With as many, nothing more is taken until some are read back.
 const MAX_CLAIMS: usize = 16_384;
