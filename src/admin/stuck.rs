@@ -249,14 +249,8 @@ mod tests {
         let description = Description {
             status: status.to_owned(),
             kind: "DirectPut".to_owned(),
-            destination: None,
-            encryption: None,
-            failure: None,
-            created: None,
-            processors: Vec::new(),
-            deaggregation: None,
-            partitions: false,
             buffering: Some(Duration::from_secs(60)),
+            ..Description::default()
         };
         Stream {
             description: Some(description),

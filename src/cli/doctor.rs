@@ -666,13 +666,7 @@ mod tests {
             status: status.into(),
             kind: kind.into(),
             destination: Some(Destination::S3),
-            encryption: None,
-            failure: None,
-            created: None,
-            processors: Vec::new(),
-            deaggregation: None,
-            partitions: false,
-            buffering: None,
+            ..Description::default()
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 /// What a delivery stream is, as far as a producer is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
     /// `ACTIVE`, `CREATING`, `CREATING_FAILED`, `DELETING` or `DELETING_FAILED`.
     pub status: String,

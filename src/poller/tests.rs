@@ -45,13 +45,7 @@ impl Watch for Fake {
             status: "ACTIVE".into(),
             kind: "DirectPut".into(),
             destination: Some(Destination::Splunk),
-            encryption: None,
-            failure: None,
-            created: None,
-            processors: Vec::new(),
-            deaggregation: None,
-            partitions: false,
-            buffering: None,
+            ..Description::default()
         })
     }
 

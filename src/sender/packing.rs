@@ -91,13 +91,7 @@ mod tests {
             status: "ACTIVE".to_owned(),
             kind: "DirectPut".to_owned(),
             destination: Some(destination),
-            encryption: None,
-            failure: None,
-            created: None,
-            processors: Vec::new(),
-            deaggregation: None,
-            partitions: false,
-            buffering: None,
+            ..Description::default()
         }
     }
 

@@ -6,6 +6,7 @@ use hydrant::local::Options;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use crate::daemon::{Daemon, Sink, balance, hydrant, line, lines, number, patiently};
 
@@ -48,6 +49,18 @@ async fn write_until_acknowledged(daemon: &Daemon, bytes: &[u8], records: u64) {
     let mut stream = daemon.connect().await;
     stream.write_all(bytes).await.unwrap();
     until_acknowledged(&mut BufReader::new(stream), records).await;
+}
+
+/// Writes lines beside what else goes on; gives what was acknowledged to the end.
+async fn write_and_listen(daemon: &Daemon, records: usize) -> JoinHandle<String> {
+    let mut stream = daemon.connect().await;
+    tokio::spawn(async move {
+        stream.write_all(&lines(records, BYTES)).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut counts = String::new();
+        stream.read_to_string(&mut counts).await.unwrap();
+        counts
+    })
 }
 
 fn balanced(metrics: &str) {
@@ -262,14 +275,7 @@ async fn a_full_spool_holds_producers_back_until_the_stream_takes_again() {
     sink.local.set_down(true).await.unwrap();
     let settings = ["buffer.memory=1MiB", "buffer.disk=4MiB", "buffer.sync=os", "send.max_in_flight=1"];
     let daemon = start(directory(), &sink, &settings).await;
-    let mut stream = daemon.connect().await;
-    let writing = tokio::spawn(async move {
-        stream.write_all(&lines(100_000, BYTES)).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut counts = String::new();
-        stream.read_to_string(&mut counts).await.unwrap();
-        counts
-    });
+    let writing = write_and_listen(&daemon, 100_000).await;
     let status = daemon.until("full", |status| status["spool"]["condition"] == "full").await;
     assert!(number(&status, "/spool/bytes") <= 4 << 20);
     daemon.until_still().await;
@@ -374,14 +380,7 @@ async fn a_file_system_that_is_full_holds_producers_back_until_there_is_room() {
     ];
     let command = in_small_file_system(&spool, "12m");
     let mut daemon = Daemon::run(command, directory, settings.iter().map(String::as_str)).await;
-    let mut stream = daemon.connect().await;
-    let writing = tokio::spawn(async move {
-        stream.write_all(&lines(300_000, BYTES)).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut counts = String::new();
-        stream.read_to_string(&mut counts).await.unwrap();
-        counts
-    });
+    let writing = write_and_listen(&daemon, 300_000).await;
     let line = daemon.until_said("The spool is full: producers wait.").await;
     assert!(line["error"].as_str().unwrap().contains("gives the spool no room"), "{line}");
     let status = daemon.until("full", |status| status["spool"]["condition"] == "disk_full").await;

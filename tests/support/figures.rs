@@ -64,14 +64,8 @@ fn know_the_stream(figures: &Figures) {
     stream.description = Some(Description {
         status: "ACTIVE".to_owned(),
         kind: "DirectPut".to_owned(),
-        destination: None,
-        encryption: None,
-        failure: None,
-        created: None,
-        processors: Vec::new(),
-        deaggregation: None,
-        partitions: false,
         buffering: Some(Duration::from_secs(60)),
+        ..Description::default()
     });
     for action in ACTIONS {
         for outcome in [CallOutcome::Ok, CallOutcome::Denied, CallOutcome::Throttled, CallOutcome::Failed] {
