@@ -273,14 +273,16 @@ impl Survey {
         Ok(Some(Headed { number, bytes, file, header }))
     }
 
-    /// The identity of most segments; the watermark counts if it has the same.
+    /// The identity of most segments, of as many the watermark's; the watermark counts if it has the same.
     fn choose_identity<F>(&mut self, headed: &[Headed<F>], slots: Vec<(usize, Slot)>, whole: bool) {
         let mut votes = BTreeMap::<u64, usize>::new();
         for header in headed.iter().filter_map(|headed| headed.header) {
             *votes.entry(header.spool).or_default() += 1;
         }
         let newest = slots.into_iter().max_by_key(|(_, slot)| slot.generation);
-        let of_segments = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(spool, _)| spool);
+        let own = newest.as_ref().map(|(_, slot)| slot.spool);
+        let most = votes.into_iter().max_by_key(|(spool, votes)| (*votes, Some(*spool) == own));
+        let of_segments = most.map(|(spool, _)| spool);
         self.newest_slot = newest.as_ref().map(|(index, _)| *index);
         let generations = headed.iter().filter_map(|headed| Some(headed.header?.generation));
         let slot_generation = newest.as_ref().map_or(0, |(_, slot)| slot.generation);
@@ -288,7 +290,7 @@ impl Survey {
         if !whole || newest.is_none() {
             self.generation = self.generation.saturating_add(UNSEEN_GENERATIONS);
         }
-        self.identity = of_segments.or(newest.as_ref().map(|(_, slot)| slot.spool));
+        self.identity = of_segments.or(own);
         match newest {
             Some((_, slot)) if self.identity == Some(slot.spool) => {
                 let later = headed.iter().filter_map(|headed| headed.header);

@@ -403,7 +403,9 @@ impl<S: Storage> Spool<S> {
     }
 
     fn is_removable(&self, segment: &Sealed) -> bool {
-        !segment.keep && segment.sequences.iter().all(|sequences| self.settled.contains(sequences))
+        // Most segments lie above all that is settled, which is seen without a search.
+        let begun = segment.sequences.first().is_none_or(|first| first.start < self.settled.end());
+        begun && !segment.keep && segment.sequences.iter().all(|sequences| self.settled.contains(sequences))
     }
 
     /// Removes settled segments, whose watermark is durable, oldest first.

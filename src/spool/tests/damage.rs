@@ -229,14 +229,33 @@ fn a_file_that_can_not_be_read_is_kept_and_delivered_when_it_can() {
     }
 }
 
+/// A segment of a spool of another identity.
+fn segment_of(identity: u64) -> Vec<u8> {
+    let disk = Simulated::new(1);
+    let mut other = open(disk.clone(), Options { identity, ..small() }).unwrap().spool;
+    append(&mut other, 500..503).unwrap();
+    other.sync().unwrap();
+    disk.files()[&segment_name(1)].clone()
+}
+
+#[test]
+fn of_as_many_segments_of_two_spools_those_are_ours_that_are_the_watermarks() {
+    for identity in [0, u64::MAX] {
+        let disk = Simulated::new(0);
+        let mut spool = open(disk.clone(), small()).unwrap().spool;
+        append(&mut spool, 0..3).unwrap();
+        spool.sync().unwrap();
+        let mut mixed = disk.files();
+        mixed.insert(segment_name(50), segment_of(identity));
+        let (opened, found) = recover(&Simulated::with(&mixed), small()).unwrap();
+        assert_eq!(found, [0, 1, 2], "beside spool {identity}: {:?}", opened.report);
+    }
+}
+
 #[test]
 fn another_spools_segment_is_left_alone() {
     let mut mixed = files();
-    let disk = Simulated::new(1);
-    let mut other = open(disk.clone(), Options { identity: 77, ..small() }).unwrap().spool;
-    append(&mut other, 500..503).unwrap();
-    other.sync().unwrap();
-    let foreign = disk.files()[&segment_name(1)].clone();
+    let foreign = segment_of(77);
     mixed.insert(segment_name(50), foreign.clone());
     let disk = Simulated::with(&mixed);
     let (opened, found) = recover(&disk, small()).unwrap();
