@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,7 +11,7 @@ use crate::admin;
 use crate::batcher::Limits;
 use crate::budget::Budget;
 use crate::buffer::{
-    self, Columns, Count, DropReason, Intake, Ledger, Outlet, Shares, Spooled, Spooler, opening,
+    self, Columns, Count, DropReason, Ending, Intake, Ledger, Outlet, Shares, Spooled, Spooling, opening,
 };
 use crate::config::{AggregateMode, Config};
 use crate::drain::{self, Order, Orders};
@@ -33,9 +32,6 @@ use crate::telemetry::{history, now, otlp};
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How long a disk has, at the very end, to take what is left to be written.
-const SPOOL_END: Duration = Duration::from_secs(5);
-
 /// How often the service manager is told what the daemon does.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,10 +42,18 @@ pub struct App {
     listeners: Vec<listener::Bound>,
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
-    spool: Option<(Opened<Disk>, SpoolFigures)>,
+    spool: Option<ReadySpool>,
     notifier: Notifier,
     otlp: Option<otlp::Plan>,
     started: Instant,
+}
+
+/// A spool that was opened, and what is to run it.
+#[derive(Debug)]
+struct ReadySpool {
+    opened: Opened<Disk>,
+    figures: SpoolFigures,
+    thread: Spooling<Disk>,
 }
 
 /// How a daemon ended.
@@ -132,7 +136,11 @@ impl App {
         };
         // Last, since it takes as long as there is something to look at.
         let spool = match disk {
-            Some((disk, spool)) => Some(opening::open(disk, spool).with_context(directory)?),
+            Some((disk, spool)) => {
+                let thread = Spooling::ready().context("the spool's thread could not be started")?;
+                let (opened, figures) = opening::open(disk, spool).with_context(directory)?;
+                Some(ReadySpool { opened, figures, thread })
+            }
             None => None,
         };
         let notifier = Notifier::silent();
@@ -262,7 +270,10 @@ impl App {
             tasks.wait().await;
         }
         let kept = match spooling {
-            Some(spooling) => spooling.end(&ledger).await,
+            Some(spooling) => spooling.kept().await.unwrap_or_else(|| {
+                tracing::error!("The spool's disk does not answer: what was sent last may be sent again.");
+                ledger.columns().held
+            }),
             None => Count::default(),
         };
         let ended = settle_strays(&ledger, left, kept);
@@ -277,12 +288,12 @@ impl App {
 fn buffer(
     config: &Config,
     shares: &Shares,
-    spool: Option<(Opened<Disk>, SpoolFigures)>,
+    spool: Option<ReadySpool>,
     figures: &Arc<Figures>,
     control: &Control,
-) -> (Intake, Outlet, Option<Spooling>) {
+) -> (Intake, Outlet, Option<Ending>) {
     let (budget, on_full) = (Budget::new(shares.records), config.buffer.on_full);
-    let Some((opened, spool_figures)) = spool else {
+    let Some(ReadySpool { opened, figures: spool_figures, thread }) = spool else {
         figures.set_buffer(vec![budget.clone()]);
         let (intake, outlet) = buffer::channel(budget, on_full, figures.shared_ledger());
         return (intake, outlet, None);
@@ -299,43 +310,7 @@ fn buffer(
         abort: control.abort.clone(),
     };
     let (intake, outlet, spooler) = spooled.channel(figures.shared_ledger());
-    (intake, outlet, Some(Spooling::start(spooler)))
-}
-
-/// The thread of the spool.
-struct Spooling {
-    ended: oneshot::Receiver<Count>,
-}
-
-impl Spooling {
-    fn start(spooler: Spooler<Disk>) -> Self {
-        let (tell, ended) = oneshot::channel();
-        let run = move || {
-            // Waits for channels and the clock; what it does to the disk blocks.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            match runtime {
-                // Nobody hears of the end where the daemon did not wait for it.
-                Ok(runtime) => drop(tell.send(runtime.block_on(spooler.run()))),
-                Err(error) => tracing::error!(%error, "The spool's thread could not be started."),
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("spool".to_owned()).spawn(run) {
-            tracing::error!(%error, "The spool's thread could not be started.");
-        }
-        Self { ended }
-    }
-
-    /// What waits in the spool once its thread has ended; everything that is held where the disk does
-    /// not let it end.
-    async fn end(self, ledger: &Ledger) -> Count {
-        match tokio::time::timeout(SPOOL_END, self.ended).await {
-            Ok(Ok(kept)) => kept,
-            Ok(Err(_)) | Err(_) => {
-                tracing::error!("The spool's disk does not answer: what was sent last may be sent again.");
-                ledger.columns().held
-            }
-        }
-    }
+    (intake, outlet, Some(thread.run(spooler)))
 }
 
 /// Keeps the figures of the last minutes.
@@ -437,27 +412,4 @@ fn settle_strays(ledger: &Ledger, mut left: Count, kept: Count) -> Ended {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Sources, load};
-    use crate::firehose::body;
-
-    // R-B7
-    #[test]
-    fn the_default_memory_carries_the_services_limits_and_a_small_one_what_fits() {
-        let sizes = |set: &[&str]| {
-            let set = set.iter().chain(&["delivery_stream_name=app"]).map(|set| (*set).to_owned()).collect();
-            Sizes::of(&load(&Sources { set, ..Sources::default() }).unwrap().config, body::body_bytes)
-        };
-        let full = Sizes { batch_bytes: MAX_BATCH_BYTES, record_bytes: MAX_RECORD_BYTES };
-        assert_eq!(sizes(&[]), full);
-        assert_eq!(sizes(&["max_batch_size_bytes=1000"]), Sizes { batch_bytes: 1000, ..full });
-        for mib in 1..32 {
-            let Sizes { batch_bytes, record_bytes } = sizes(&[&format!("buffer.memory={mib}MiB")]);
-            let shares = Shares::of(mib << 20, false);
-            assert!(body::body_bytes(3, MAX_BATCH_RECORDS, batch_bytes) <= shares.bodies, "{mib} MiB");
-            assert!(body::body_bytes(3, 1, record_bytes) <= shares.bodies, "{mib} MiB");
-            assert!(record_bytes > 100_000 && (mib < 6 || record_bytes == MAX_RECORD_BYTES), "{mib} MiB");
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ mod ledger;
 pub mod opening;
 mod partials;
 mod spooler;
+mod spooling;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use account::{Account, Fate, Pressure};
 pub use ledger::{Balance, Columns, Count, DropReason, Ledger, RejectReason};
 pub use partials::{Partial, Partials};
 pub use spooler::{Spooled, Spooler};
+pub use spooling::{Ending, Spooling};
 
 use crate::budget::{Budget, Reservation};
 use crate::config::OnFull;

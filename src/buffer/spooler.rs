@@ -2,9 +2,10 @@
 //!
 //! Each turn it writes down what was settled, appends what came, makes that durable with one sync,
 //! however many chunks and connections it came from, and reads back what fits. A chunk goes on from
-//! memory while nothing waits on the disk and a quarter of the budget is free; else its memory is given
-//! back and it is read again in its turn, so order is kept and a stream that takes nothing fills the
-//! disk and not the memory.
+//! memory while nothing waits on the disk and memory is not short; else its memory is given back and
+//! it is read again in its turn, so order is kept and a stream that takes nothing fills the disk and not
+//! the memory. No chunk is taken up, for a moment, while less than a quarter of the budget is free: so
+//! a quarter is always left for those that have to go by the disk.
 //!
 //! A thread of its own, since its calls block as long as the disk does: a disk that stalls holds up
 //! producers, and the flush task goes on with what it has.
@@ -161,7 +162,7 @@ impl<S: Storage> Spooler<S> {
             self.look();
             self.take_in().await;
             self.make_durable();
-            let more = self.bring_back().await;
+            let brought = self.bring_back().await;
             self.report();
             if !self.open && self.pending.is_empty() && self.backlog.is_empty() {
                 self.onward = None;
@@ -169,26 +170,26 @@ impl<S: Storage> Spooler<S> {
             if over {
                 return self.close();
             }
-            if !more {
-                self.wait().await;
+            match brought {
+                Brought::Some => {}
+                Brought::All => self.wait(None).await,
+                Brought::Lacks(bytes) => self.wait(Some(bytes)).await,
             }
         }
     }
 
-    /// Waits for the listeners, the flush task, memory or the clock.
-    async fn wait(&mut self) {
+    /// Waits for the listeners, the flush task, the clock, and the memory that the next frame `needs`.
+    async fn wait(&mut self, needs: Option<usize>) {
         let takes = self.takes();
-        let waits = self.low_since.filter(|_| self.open && self.waits_for_memory());
-        let waits = waits.map(|since| since + PATIENCE);
-        let needed = self.needed().filter(|_| self.onward.is_some());
+        let patient = self.patient_until().filter(|_| self.open);
         let room = async {
-            match needed {
+            match needs {
                 Some(bytes) => self.read_back.reserve(bytes).await,
                 None => std::future::pending().await,
             }
         };
         let retry = async {
-            match (self.full.is_some() || self.owes_watermark, waits) {
+            match (self.full.is_some() || self.owes_watermark, patient) {
                 (_, Some(deadline)) => tokio::time::sleep_until(deadline.into()).await,
                 (true, None) => tokio::time::sleep(RETRY).await,
                 (false, None) => std::future::pending().await,
@@ -214,20 +215,32 @@ impl<S: Storage> Spooler<S> {
     }
 
     fn takes(&mut self) -> bool {
-        self.open && self.full.is_none() && self.claims.len() < MAX_CLAIMS && !self.waits_for_memory()
+        self.open && self.full.is_none() && self.claims.len() < MAX_CLAIMS && self.patient_until().is_none()
     }
 
-    /// Whether chunks are left where they are for a moment, since there may soon be memory for them to
-    /// go on without being read back.
-    fn waits_for_memory(&mut self) -> bool {
+    /// Takes note of how much memory is free.
+    fn look_at_memory(&mut self) {
         let (available, total) = (self.budget.available(), self.budget.total());
         if available >= total / 2 {
             self.low_since = None;
         } else if available < total / 4 && self.low_since.is_none() {
             self.low_since = Some(now());
         }
-        let patient = |since: Instant| now().saturating_duration_since(since) < PATIENCE;
-        self.backlog.is_empty() && self.low_since.is_some_and(patient)
+    }
+
+    /// Until when chunks are left where they are, since there may soon be memory for them to go on
+    /// without being read back.
+    fn patient_until(&mut self) -> Option<Instant> {
+        self.look_at_memory();
+        let until = self.low_since? + PATIENCE;
+        (self.backlog.is_empty() && now() < until).then_some(until)
+    }
+
+    /// Whether what comes goes by the disk: it would overtake what waits there, or memory has been low
+    /// for longer than there was patience.
+    fn goes_by_disk(&mut self) -> bool {
+        self.look_at_memory();
+        !self.backlog.is_empty() || self.low_since.is_some_and(|since| now() >= since + PATIENCE)
     }
 
     /// Takes what listeners have brought, without waiting.
@@ -251,15 +264,8 @@ impl<S: Storage> Spooler<S> {
             self.kept = self.kept.without(settled.count);
             let written = self.spool.checkpoint();
             self.owes_watermark = matches!(written, Err(WriteError::Full(_)));
-            if let Err(error) = written
-                && let Some(suppressed) = self.unwritten.say(now())
-            {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(
-                    error,
-                    suppressed,
-                    "What was sent is not written down in the spool: after a crash it is sent again."
-                );
+            if let Err(error) = written {
+                self.say_unwritten(&error);
             }
             // Where it could not be written, waiting for it would only hold up the stream.
             self.settlements.wrote(settled.times);
@@ -267,31 +273,45 @@ impl<S: Storage> Spooler<S> {
         settled.over
     }
 
+    fn say_unwritten(&mut self, error: &WriteError) {
+        if self.spool.is_poisoned() && !self.failed {
+            self.fail(error);
+        }
+        if let Some(suppressed) = self.unwritten.say(now()) {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                suppressed,
+                "What was sent is not written down in the spool: after a crash it is sent again."
+            );
+        }
+    }
+
     /// Appends what came and sends on what goes on from memory.
     async fn take_in(&mut self) {
         self.full = None;
         let (at, wall) = (now(), unix_millis(wall_clock()));
         while let Some(chunk) = self.pending.pop_front() {
+            if self.failed {
+                // Received but not durable, and not called so: it is sent from memory.
+                self.send(chunk).await;
+                continue;
+            }
             let age = u64::try_from(at.saturating_duration_since(chunk.received()).as_millis());
             let received_ms = wall.saturating_sub(age.unwrap_or(u64::MAX));
-            let appended = match self.failed {
-                true => Err(WriteError::Poisoned),
-                false => self.spool.append(received_ms, chunk.ends(), chunk.data()),
-            };
-            match appended {
+            match self.spool.append(received_ms, chunk.ends(), chunk.data()) {
                 Ok(appended) => {
                     self.kept += count(&chunk);
                     if let Some(claim) = chunk.claim(Level::Durable) {
                         self.unsynced.push((claim.clone(), chunk.records() as u64));
                     }
                     let first = appended.sequences.start;
-                    let is_room = self.budget.available() >= self.budget.total() / 4;
-                    if is_room && self.backlog.is_empty() {
-                        self.send(chunk.with_sequence(first)).await;
-                    } else {
+                    if self.goes_by_disk() {
                         self.backlog.push(&appended);
                         let claim = chunk.claim(Level::Delivered).cloned();
                         self.claims.extend(claim.map(|claim| (first, claim)));
+                    } else {
+                        self.send(chunk.with_sequence(first)).await;
                     }
                 }
                 Err(WriteError::Full(_)) if self.on_full == OnFull::DropNewest => self.drop_newest(&chunk),
@@ -300,10 +320,7 @@ impl<S: Storage> Spooler<S> {
                     return self.wait_for_disk(full);
                 }
                 Err(error) => {
-                    if !matches!(error, WriteError::Poisoned) {
-                        self.fail(&error);
-                    }
-                    // Received but not durable, and not called so: it is sent from memory.
+                    self.fail(&error);
                     self.send(chunk).await;
                 }
             }
@@ -365,17 +382,17 @@ impl<S: Storage> Spooler<S> {
         }
     }
 
-    /// Reads back what fits. Says whether it stopped although more may fit.
-    async fn bring_back(&mut self) -> bool {
+    /// Reads back what fits.
+    async fn bring_back(&mut self) -> Brought {
         for _ in 0..FRAMES_A_TURN {
             if self.onward.is_none() {
-                return false;
+                return Brought::All;
             }
             let header = match self.backlog.peek(&mut self.reader) {
                 Ok(Some(header)) => header,
                 Ok(None) => {
                     self.reader.close();
-                    return false;
+                    return Brought::All;
                 }
                 Err(error) => {
                     self.say_unreadable(&error);
@@ -390,23 +407,17 @@ impl<S: Storage> Spooler<S> {
                 let borrowed = || if spare { self.budget.try_reserve(needed) } else { None };
                 let Some(reservation) = self.read_back.try_reserve(needed).or_else(borrowed) else {
                     self.pressure.tell();
-                    return false;
+                    return Brought::Lacks(needed);
                 };
                 hold = reservation;
             }
             match self.backlog.next(&mut self.reader) {
                 Ok(Some(waiting)) => self.send_back(waiting, hold).await,
-                Ok(None) => return false,
+                Ok(None) => return Brought::All,
                 Err(error) => self.say_unreadable(&error),
             }
         }
-        true
-    }
-
-    /// Memory that the next frame of the backlog takes.
-    fn needed(&mut self) -> Option<usize> {
-        // An error is met again, and said, where it is read.
-        self.backlog.peek(&mut self.reader).ok().flatten().map(|header| memory_of(&header))
+        Brought::Some
     }
 
     fn say_unreadable(&mut self, error: &crate::spool::ReadError) {
@@ -490,6 +501,16 @@ impl<S: Storage> Spooler<S> {
             spool.condition = condition;
         }
     }
+}
+
+/// How far reading back has come.
+enum Brought {
+    /// Nothing waits on the disk, or nobody takes it any more.
+    All,
+    /// As much as one turn may.
+    Some,
+    /// There is no memory for the next frame, which takes this much.
+    Lacks(usize),
 }
 
 /// What a frame takes in memory once it is read: its bytes, the ends, the chunk.

@@ -44,7 +44,7 @@ const CHUNKS_A_TURN: usize = 256;
 /// with `send.max_in_flight` this bounds what a killed daemon sends twice. Enough for a disk that does
 /// not answer for some seconds: at the usual quota of 1 to 5 MiB a second a batch is a tenth of one
 /// or more.
-const MAX_UNWRITTEN: usize = 64;
+pub const MAX_UNWRITTEN: usize = 64;
 /// How long the spool's thread is waited for when the daemon has to stop at once.
 const SPOOL_LAST_WORDS: Duration = Duration::from_secs(2);
 

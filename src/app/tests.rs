@@ -1,0 +1,102 @@
+//! What several rooms keep together.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::budget::Reservation;
+use crate::config::{AggregateConfig, OnFull, Sources, load};
+use crate::firehose::{Answer, Put, PutError, body};
+use crate::record::Chunk;
+use crate::sender::worker::MAX_UNWRITTEN;
+use crate::spool::{Options, Sync, open};
+
+// R-B7
+#[test]
+fn the_default_memory_carries_the_services_limits_and_a_small_one_what_fits() {
+    let sizes = |set: &[&str]| {
+        let set = set.iter().chain(&["delivery_stream_name=app"]).map(|set| (*set).to_owned()).collect();
+        Sizes::of(&load(&Sources { set, ..Sources::default() }).unwrap().config, body::body_bytes)
+    };
+    let full = Sizes { batch_bytes: MAX_BATCH_BYTES, record_bytes: MAX_RECORD_BYTES };
+    assert_eq!(sizes(&[]), full);
+    assert_eq!(sizes(&["max_batch_size_bytes=1000"]), Sizes { batch_bytes: 1000, ..full });
+    for mib in 1..32 {
+        let Sizes { batch_bytes, record_bytes } = sizes(&[&format!("buffer.memory={mib}MiB")]);
+        let shares = Shares::of(mib << 20, false);
+        assert!(body::body_bytes(3, MAX_BATCH_RECORDS, batch_bytes) <= shares.bodies, "{mib} MiB");
+        assert!(body::body_bytes(3, 1, record_bytes) <= shares.bodies, "{mib} MiB");
+        assert!(record_bytes > 100_000 && (mib < 6 || record_bytes == MAX_RECORD_BYTES), "{mib} MiB");
+    }
+}
+
+const MAX_IN_FLIGHT: usize = 8;
+
+/// Takes everything, and counts the requests.
+#[derive(Default)]
+struct Taking(AtomicUsize);
+
+impl Firehose for Taking {
+    async fn put(&self, _: Put) -> Result<Answer, PutError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok(Answer::default())
+    }
+}
+
+fn single_records() -> Settings {
+    Settings {
+        stream: "app".into(),
+        limits: Limits { records: 1, bytes: 1000, linger: Duration::ZERO },
+        max_in_flight: MAX_IN_FLIGHT,
+        bodies: 1 << 20,
+        body_bytes: body::body_bytes,
+        backoff: Backoff { base: Duration::from_millis(1), max: Duration::from_millis(1), jitter: 0.0 },
+        max_retries: 0,
+        give_up_after: None,
+        aggregate: AggregateConfig { mode: AggregateMode::Off, max_record: 1000, max_lines: None },
+        delimiter: Bytes::from_static(b"\n"),
+    }
+}
+
+// R-K11
+#[tokio::test(start_paused = true)]
+async fn no_more_is_sent_than_a_killed_daemon_may_send_twice_until_its_fate_is_written_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open(Disk::open(directory.path()).unwrap(), Options::new(4 << 20, Sync::Always, 1)).unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let figures = Arc::new(Figures::new(Arc::clone(&ledger), now()));
+    let control = Control::default();
+    let spooled = Spooled {
+        budget: Budget::new(1 << 20),
+        read_back: Budget::new(1 << 20),
+        on_full: OnFull::Block,
+        opened,
+        figures: Arc::clone(&figures),
+        abort: control.abort.clone(),
+    };
+    let (intake, outlet, spooler) = spooled.channel(Arc::clone(&ledger));
+    // In the spooler's place, which does not run: its disk does not answer.
+    let (chunks, receiver) = async_channel::bounded(500);
+    for sequence in 0..500 {
+        ledger.received(Count { records: 1, bytes: 2 });
+        let chunk = Chunk::new(Bytes::from_static(b"a\n"), Box::from([2]), now(), Reservation::none());
+        chunks.send(chunk.with_sequence(sequence)).await.unwrap();
+    }
+    let firehose = Arc::new(Taking::default());
+    let outlet = Outlet { chunks: receiver, ..outlet };
+    let worker = Worker::new(Arc::clone(&firehose), single_records(), outlet, control, None, figures);
+    let working = worker.run();
+    tokio::pin!(working);
+    // Made-up time passes only when nobody has anything to do.
+    assert!(tokio::time::timeout(Duration::from_secs(60), &mut working).await.is_err());
+    let sent = firehose.0.load(Ordering::Relaxed);
+    assert!((MAX_UNWRITTEN..=MAX_UNWRITTEN + MAX_IN_FLIGHT).contains(&sent), "{sent} requests");
+    // The disk answers.
+    drop((intake, chunks));
+    let (left, _) = tokio::join!(working, spooler.run());
+    assert_eq!(left, Count::default());
+    assert_eq!(firehose.0.load(Ordering::Relaxed), 500);
+    assert_eq!(ledger.columns().delivered.records, 500);
+}
