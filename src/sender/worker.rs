@@ -42,8 +42,7 @@ const CHUNKS_A_TURN: usize = 256;
 
 /// Batches whose fate the spool may have yet to write down before no further one is sent. Together
 /// with `send.max_in_flight` this bounds what a killed daemon sends twice. Enough for a disk that does
-/// not answer for some seconds: at the usual quota of 1 to 5 MiB a second a batch is a tenth of one
-/// or more.
+/// not answer for some seconds: 64 batches of 500 records of 200 B are six seconds of 1 MiB each.
 pub const MAX_UNWRITTEN: usize = 64;
 /// How long the spool's thread is waited for when the daemon has to stop at once.
 const SPOOL_LAST_WORDS: Duration = Duration::from_secs(2);
@@ -228,7 +227,7 @@ impl<F: Firehose> Worker<F> {
                 Some((letters, result)) = self.burials.next() => self.apply_burial(&letters, result),
                 chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
                 () = self.outlet.pressure.told() => self.pressed = true,
-                () = self.outlet.account.written() => {}
+                () = self.outlet.account.written(), if self.outlet.account.unwritten() >= MAX_UNWRITTEN => {}
                 () = self.control.flush.notified() => self.apply_flush(),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }
