@@ -3,6 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hydrant::local::Options;
 use tempfile::TempDir;
@@ -114,17 +117,31 @@ async fn stopping_the_daemon_in_mid_send_repeats_nothing() {
     let mut daemon = daemon_at(&socket, &sink, &["listen.app.acks=delivered"]).await;
     let mut send = Send::start(&socket, &[]);
     let mut stdin = send.stdin.take().unwrap();
-    let writing = tokio::spawn(async move { stdin.write_all(&lines(40_000, BYTES)).await });
+    let enough = Arc::new(AtomicBool::new(false));
+    let told = enough.clone();
+    // Written until both daemons were stopped, so that neither can have had the last of it.
+    let writing = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        let mut written = 0;
+        while !told.load(Ordering::Relaxed) {
+            pace.tick().await;
+            let piece: Vec<u8> = (written..written + 20).flat_map(|number| line(number, BYTES)).collect();
+            stdin.write_all(&piece).await.unwrap();
+            written += 20;
+        }
+        written
+    });
     for _ in 0..2 {
         daemon.until("flowing", |status| status["ledger"]["delivered"]["records"].as_u64() > Some(0)).await;
         assert!(daemon.stop().await.status.success());
         daemon = daemon_at(&socket, &sink, &["listen.app.acks=delivered"]).await;
     }
+    enough.store(true, Ordering::Relaxed);
+    let written = patiently("written", writing).await.unwrap();
     let (code, stdout, stderr) = send.ended().await;
-    assert_eq!((code, &*stdout), (0, "40000 of 40000 records acknowledged\n"), "{stderr}");
-    writing.await.unwrap().unwrap();
+    assert_eq!((code, stdout), (0, format!("{written} of {written} records acknowledged\n")), "{stderr}");
     assert!(daemon.stop().await.status.success());
-    assert_eq!(arrived(&sink, 40_000).await, vec![1; 40_000]);
+    assert_eq!(arrived(&sink, written).await, vec![1; written]);
 }
 
 /// Reads `expected` from `stream`.
