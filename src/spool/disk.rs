@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -139,6 +140,10 @@ impl Storage for Disk {
                 result => return result,
             }
         }
+    }
+
+    fn read_behind(&self, file: &File, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::pread(file, spare_capacity(into), offset))?)
     }
 
     fn truncate(&self, file: &File, bytes: u64) -> io::Result<()> {

@@ -104,7 +104,9 @@ impl<S: Storage> Reader<S> {
     fn read_header(&mut self, position: Position) -> Result<FrameHeader, ReadCause> {
         let spool = self.spool;
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let length = self.read_at(position.segment, position.offset, &mut bytes)?;
+        let length = self.with_segment(position.segment, |storage, file| {
+            read_fully(storage, file, position.offset, &mut bytes)
+        })?;
         let header = FrameHeader::decode(bytes.get(..length).unwrap_or_default())?;
         if header.spool != spool { Err(FrameError::Foreign.into()) } else { Ok(header) }
     }
@@ -112,21 +114,36 @@ impl<S: Storage> Reader<S> {
     /// One allocation holds the lengths and the records; what is handed out is a part of it.
     fn payload(&mut self, position: Position, header: FrameHeader) -> Result<Frame, ReadCause> {
         // Within `MAX_FRAME_BYTES`: the header's CRC fits.
-        let mut payload = vec![0; usize::try_from(header.payload_bytes()).unwrap_or(0)];
+        let length = usize::try_from(header.payload_bytes()).unwrap_or(0);
+        let mut payload = Vec::with_capacity(length);
         let start = position.offset + FRAME_HEADER_BYTES as u64;
-        let length = self.read_at(position.segment, start, &mut payload)?;
+        self.with_segment(position.segment, |storage, file| {
+            // The allocator may have given more than was asked for, which is then cut off.
+            while payload.len() < length {
+                let at = start + payload.len() as u64;
+                if storage.read_behind(file, at, &mut payload)? == 0 {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
         payload.truncate(length);
         let ends = header.decode_ends(&payload)?;
         let bytes = Bytes::from(payload).slice(header.lengths_bytes as usize..);
         Ok(Frame { position, header, bytes, ends })
     }
 
-    fn read_at(&mut self, segment: u64, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    /// Reads from `segment`, which stays open.
+    fn with_segment<T>(
+        &mut self,
+        segment: u64,
+        read: impl FnOnce(&S, &S::File) -> io::Result<T>,
+    ) -> io::Result<T> {
         let file = match self.open.take() {
             Some((number, file)) if number == segment => file,
             _ => self.storage.open(&segment_name(segment), Access::Read)?,
         };
-        let result = read_fully(&*self.storage, &file, offset, into);
+        let result = read(&self.storage, &file);
         self.open = Some((segment, file));
         result
     }

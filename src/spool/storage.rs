@@ -74,6 +74,19 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// As the system says.
     fn read_at(&self, file: &Self::File, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 
+    /// As [`Storage::read_at`], behind what is in `into`, as far as that has room without growing.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    fn read_behind(&self, file: &Self::File, offset: u64, into: &mut Vec<u8>) -> io::Result<usize> {
+        let filled = into.len();
+        into.resize(into.capacity(), 0);
+        let read = self.read_at(file, offset, into.get_mut(filled..).unwrap_or_default());
+        into.truncate(filled + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
     /// Cuts the file to `bytes` and gives back what was reserved beyond.
     ///
     /// # Errors
