@@ -52,6 +52,7 @@ fn bodies(c: &mut Criterion) {
             operation: Operation::PutRecordBatch,
             spans: spans.clone().into(),
             packed,
+            members: None,
         };
         let (single, packed) = (put(None), put(Some([1].into())));
         let mut group = c.benchmark_group(format!("body of {records} x {size} B"));

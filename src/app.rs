@@ -22,6 +22,7 @@ use crate::listener;
 use crate::notify::Notifier;
 use crate::poller;
 use crate::sender::backoff::Backoff;
+use crate::sender::compression;
 use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::{Passed, Socket};
@@ -82,16 +83,34 @@ impl Sizes {
     pub fn of(config: &Config, body_bytes: BodyBytes) -> Self {
         let shares = Shares::of(config.buffer.memory, config.buffer.spool.is_some());
         let name = config.delivery_stream_name.len();
-        let fits = |bytes: usize| body_bytes(name, MAX_BATCH_RECORDS, bytes) <= shares.bodies;
-        let most = config.max_batch_size_bytes.min(MAX_BATCH_BYTES);
+        let body = |bytes: usize| body_bytes(name, MAX_BATCH_RECORDS, bytes);
+        let compresses = config.aggregate.compression.is_some();
+        let fits = |bytes: usize| match compresses {
+            false => body(bytes) <= shares.bodies,
+            true => {
+                let members = compression::most_bytes_of(MAX_BATCH_RECORDS, bytes);
+                members + body(members) <= shares.bodies
+            }
+        };
+        let (most, longest) = Self::most(config);
         // Halving the range finds the largest that fits: a body's size grows with its records'.
         let (mut fitting, mut beyond) = (1, most + 1);
         while beyond - fitting > 1 {
             let middle = usize::midpoint(fitting, beyond);
             if fits(middle) { fitting = middle } else { beyond = middle }
         }
-        let record_bytes = MAX_RECORD_BYTES.min(listener::longest_record(shares.records));
+        let record_bytes = longest.min(listener::longest_record(shares.records));
         Self { batch_bytes: fitting, record_bytes }
+    }
+
+    /// Bytes of a request and of a record that nothing but the configuration and the service bounds. What
+    /// is compressed may grow a little instead, and must be taken all the same.
+    fn most(config: &Config) -> (usize, usize) {
+        let (batch, record) = match config.aggregate.compression {
+            None => (MAX_BATCH_BYTES, MAX_RECORD_BYTES),
+            Some(_) => (compression::MAX_BATCH_CONTENT_BYTES, compression::MAX_CONTENT_BYTES),
+        };
+        (config.max_batch_size_bytes.min(batch), record)
     }
 }
 
@@ -227,14 +246,16 @@ impl App {
             };
             tasks.spawn(poller::run(Arc::clone(&watch), settings, Arc::clone(&figures), closed.clone()));
         }
-        if config.monitor.interval.is_none() && config.aggregate.mode == AggregateMode::Auto {
-            // What the stream is decides whether records are packed, looked at again or not.
+        let packs = config.aggregate.mode == AggregateMode::Auto && config.monitor.interval.is_none();
+        if packs || config.aggregate.compression.is_some() {
+            // What the stream is decides whether records are packed, looked at again or not. What is to be
+            // compressed waits for it, so that is no matter for the monitor, which has time.
             let (stream, figures) = (config.delivery_stream_name.clone(), Arc::clone(&figures));
             let (watch, stop) = (Arc::clone(&watch), closed.clone());
             tasks.spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = poller::look_once(watch, stream, figures) => {}
+                    () = poller::look_until_known(watch, stream, figures) => {}
                 }
             });
         }
@@ -366,10 +387,12 @@ fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes
 fn say_limits(config: &Config, sizes: &Sizes) {
     let Sizes { batch_bytes, record_bytes } = *sizes;
     let memory = config.buffer.memory;
-    if batch_bytes < config.max_batch_size_bytes {
+    // What compression takes of them for a member's own bytes is nothing to say.
+    let (full, most) = Sizes::most(config);
+    if batch_bytes < full {
         tracing::warn!(memory, batch_bytes, "`buffer.memory` is too small for full batches.");
     }
-    let longest = config.listen.values().map(|listen| listen.max_record_bytes).max();
+    let longest = config.listen.values().map(|listen| listen.max_record_bytes.min(most)).max();
     if longest.is_some_and(|longest| record_bytes < longest) {
         tracing::warn!(
             memory,

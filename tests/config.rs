@@ -390,10 +390,6 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     let check = |assignment: &str, expected: &str| {
         assert_problems(of_set(&["listen.app.address=tcp:0", assignment]), &[&format!("--set: {expected}")]);
     };
-    check(
-        "aggregate.compression=gzip",
-        "`aggregate.compression` = \"gzip\" is not in this version of hydrant",
-    );
     check("aggregate.mode=always", "`aggregate.mode` is \"always\", but must be \"auto\", \"on\" or \"off\"");
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
     check("listen.app.cert=x", "`listen.app.cert` is not in this version");
@@ -427,11 +423,38 @@ fn what_watches_is_checked_like_the_rest() {
     assert_eq!((config.monitor.interval, config.otlp.trace_ratio), (None, 1.0));
 }
 
-// R-C7
+// R-A8
 #[test]
-fn a_value_that_asks_for_what_is_so_anyway_is_accepted_without_a_word() {
-    let loaded = of_set(&["aggregate.compression=none"]).unwrap();
-    assert_eq!(loaded.warnings, [""; 0]);
+fn compression_is_of_packed_records_and_of_levels_that_the_format_has() {
+    let refused = |assignments: &[&str], expected: &str| {
+        let problems = of_set(&[&["listen.app.address=tcp:0"], assignments].concat());
+        assert_problems(problems, &[&format!("--set: {expected}")]);
+    };
+    let gzip = "aggregate.compression=gzip";
+    refused(&[gzip, "aggregate.mode=off"], "`aggregate.compression` is \"gzip\", which needs packing");
+    refused(
+        &[gzip, "delimiter="],
+        "`aggregate.compression` is \"gzip\", which needs packing, and so a `delimiter`",
+    );
+    refused(
+        &[gzip, "aggregate.compression_level=10"],
+        "`aggregate.compression_level` is 10, but must be 1 to 9 for \"gzip\"",
+    );
+    refused(
+        &["aggregate.compression=zstd", "aggregate.compression_level=20"],
+        "`aggregate.compression_level` is \"20\", but must be a whole number from 1 to 19",
+    );
+    refused(
+        &["aggregate.compression=lzma"],
+        "`aggregate.compression` is \"lzma\", but must be \"none\", \"gzip\" or \"zstd\"",
+    );
+    let level =
+        |assignments: &[&str]| of_set(assignments).unwrap().config.aggregate.compression.unwrap().level;
+    assert_eq!((level(&[gzip]), level(&["aggregate.compression=zstd"])), (2, 1));
+    assert_eq!(level(&["aggregate.compression=zstd", "aggregate.compression_level=19"]), 19);
+    assert_eq!(of_set(&["aggregate.compression=none"]).unwrap().warnings, [""; 0]);
+    let warnings = of_set(&["aggregate.compression_level=3"]).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("changes nothing without"), "{warnings:?}");
 }
 
 // R-C8

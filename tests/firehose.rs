@@ -197,7 +197,7 @@ fn put(operation: Operation, records: &[&[u8]]) -> Put {
     #[expect(clippy::disallowed_methods, reason = "when a test's records were received does not matter")]
     let chunk = Chunk::new(Bytes::from(records.concat()), ends, Instant::now(), Reservation::none());
     let spans = Span::whole(Arc::new(chunk)).into_iter().collect();
-    Put { stream: "app-logs".into(), operation, spans, packed: None }
+    Put { stream: "app-logs".into(), operation, spans, packed: None, members: None }
 }
 
 fn batch() -> Put {

@@ -39,21 +39,25 @@ pub(crate) fn print(options: &Options, rounds: &BTreeMap<(usize, Receiver), Vec<
         "Medians (least–most) of {} rounds of {} GB of record data; CPU-seconds are the process's own.",
         options.rounds, options.gb
     );
+    println!("Text of the lines: {}.", options.text);
     if !options.set.is_empty() {
         println!("Settings: `{}`.", options.set.join("`, `"));
     }
     println!();
     println!(
-        "| line | connections | spool | packed | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
+        "| line | connections | spool | packed | compression | ratio | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
     );
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    );
     let cpu = |round: Round| round.user + round.system;
     for ((size, receiver), daemon) in rounds {
-        let Receiver::Daemon { connections, spool, packed } = receiver else { continue };
+        let Receiver::Daemon { connections, spool, packed, compression } = receiver else { continue };
         let floor = spread(&rounds[&(*size, Receiver::Floor)], cpu);
         let total = spread(daemon, cpu);
         println!(
-            "| {size} B | {connections} | {spool} | {packed} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
+            "| {size} B | {connections} | {spool} | {packed} | {compression} | {:.2} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
+            spread(daemon, |round| round.ratio).median(),
             spread(daemon, |round| round.megabytes_per_second),
             spread(daemon, |round| round.user),
             spread(daemon, |round| round.system),

@@ -15,8 +15,8 @@ use std::time::Duration;
 use memchr::memchr_iter;
 use sha2::{Digest, Sha256};
 
-use super::batch_records;
 use super::process::now;
+use super::{Text, batch_records};
 
 /// Bytes of one read of a request.
 const READ_BYTES: usize = 256 * 1024;
@@ -25,6 +25,35 @@ const READ_BYTES: usize = 256 * 1024;
 const IN_FLIGHT: usize = 8;
 /// Longest that anything is waited for: only a failure takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that lie further apart than any compressor looks back: more than a record of Firehose's.
+const NO_MEMORY: usize = 8 * 1024 * 1024;
+/// What messages are made of.
+const WORDS: [&str; 24] = [
+    "request ",
+    "handled ",
+    "by ",
+    "the ",
+    "upstream ",
+    "after ",
+    "retry ",
+    "cache ",
+    "miss ",
+    "for ",
+    "key ",
+    "session ",
+    "expired ",
+    "token ",
+    "payload ",
+    "accepted ",
+    "queue ",
+    "drained ",
+    "connection ",
+    "reset ",
+    "timeout ",
+    "while ",
+    "reading ",
+    "response ",
+];
 /// How often a socket that is not there yet is asked for.
 const ASK_EVERY: Duration = Duration::from_micros(50);
 
@@ -40,7 +69,7 @@ const SINGLE_FRAME: &[u8] = br#"{"DeliveryStreamName":"bench","Record":{"Data":"
 pub(crate) enum Role {
     /// Writes lines
     #[command(hide = true)]
-    Load { socket: PathBuf, size: usize, lines: usize, connections: usize, write: usize },
+    Load { socket: PathBuf, size: usize, lines: usize, connections: usize, write: usize, text: Text },
     /// Answers as Firehose does and counts the bytes of record data
     #[command(hide = true)]
     Sink,
@@ -53,8 +82,8 @@ impl Role {
     /// Plays the role to its end.
     pub(crate) fn play(&self) {
         match self {
-            Self::Load { socket, size, lines, connections, write } => {
-                load(socket, *size, *lines, *connections, *write);
+            Self::Load { socket, size, lines, connections, write, text } => {
+                load(socket, *size, *lines, *connections, *write, *text);
             }
             Self::Sink => sink(),
             Self::Floor { socket, size, port } => floor(socket, *size, *port).unwrap(),
@@ -88,17 +117,25 @@ fn ready(word: impl std::fmt::Display) {
 }
 
 /// Writes `lines` lines of `size` bytes, each write to the next of the connections in turn.
-fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usize) {
+fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usize, text: Text) {
     let mut random = fastrand::Rng::with_seed(7);
-    let line = || {
-        let text = std::iter::repeat_with(|| random.u8(b' '..=b'~')).take(size - 1);
-        text.chain([b'\n']).collect::<Vec<u8>>()
+    let line = || match text {
+        Text::Random => {
+            let text = std::iter::repeat_with(|| random.u8(b' '..=b'~')).take(size - 1);
+            text.chain([b'\n']).collect::<Vec<u8>>()
+        }
+        Text::Json => logged(size, &mut random),
     };
-    let block: Vec<u8> = std::iter::repeat_with(line).take((write / size).max(1)).flatten().collect();
+    // What comes again must do so further off than a compressor looks back.
+    let writes = if text == Text::Json { NO_MEMORY / write } else { 1 };
+    let whole = (write / size).max(1);
+    let all: Vec<u8> = std::iter::repeat_with(line).take(whole * writes).flatten().collect();
+    let mut blocks = all.chunks(whole * size).cycle();
     let streams: Vec<UnixStream> = (0..connections).map(|_| connect(socket)).collect();
     ready("ready");
     let mut left = lines * size;
     for mut stream in streams.iter().cycle() {
+        let block = blocks.next().unwrap();
         let bytes = left.min(block.len());
         stream.write_all(&block[..bytes]).unwrap();
         left -= bytes;
@@ -106,6 +143,26 @@ fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usi
             break;
         }
     }
+}
+
+/// A line of `size` bytes, at least 150, as a service might log it.
+fn logged(size: usize, random: &mut fastrand::Rng) -> Vec<u8> {
+    let level = random.choice(["info", "info", "info", "warn", "error"]).unwrap();
+    let path = random.choice(["/cart", "/checkout", "/search", "/login", "/items", "/users"]).unwrap();
+    let status = random.choice([200, 200, 200, 204, 302, 404, 500]).unwrap();
+    let (time, item, took, user) =
+        (random.u32(..1_000_000), random.u32(..50_000), random.u32(1..900), random.u32(..50_000));
+    let request = random.u64(..);
+    let mut line = format!(
+        "{{\"time\":1764{time:09},\"level\":\"{level}\",\"path\":\"{path}/{item}\",\"status\":{status},\
+         \"took_ms\":{took},\"user\":{user},\"request\":\"{request:016x}\",\"message\":\""
+    );
+    while line.len() < size {
+        line.push_str(random.choice(WORDS).unwrap());
+    }
+    line.truncate(size - 3);
+    line.push_str("\"}\n");
+    line.into_bytes()
 }
 
 fn sink() {

@@ -143,6 +143,10 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "retried": sender.retried,
             "billed_bytes": sender.billed_bytes,
             "unpacked_billed_bytes": sender.unpacked_billed_bytes,
+            "compression": (sender.compressed_to > 0).then(|| json!({
+                "input_bytes": sender.compressed_from,
+                "output_bytes": sender.compressed_to,
+            })),
             "packing": sender.state.packing.map(|packing| json!({
                 "packed": packing.packed,
                 "reason": packing.reason,

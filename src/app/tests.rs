@@ -55,7 +55,12 @@ fn single_records() -> Settings {
         backoff: Backoff { base: Duration::from_millis(1), max: Duration::from_millis(1), jitter: 0.0 },
         max_retries: 0,
         give_up_after: None,
-        aggregate: AggregateConfig { mode: AggregateMode::Off, max_record: 1000, max_lines: None },
+        aggregate: AggregateConfig {
+            mode: AggregateMode::Off,
+            max_record: 1000,
+            max_lines: None,
+            compression: None,
+        },
         delimiter: Bytes::from_static(b"\n"),
     }
 }

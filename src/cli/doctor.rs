@@ -14,7 +14,7 @@ use http::Uri;
 use rustix::fs::Access;
 
 use super::options::TargetOptions;
-use crate::config::{AggregateMode, Config};
+use crate::config::{AggregateMode, Algorithm, Config};
 use crate::firehose::{
     Class, Description, Destination, Publication, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
 };
@@ -138,6 +138,9 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         findings.push(delimiter(description.destination, &config.delimiter));
     }
     findings.push(packing(facts.description.as_ref().ok(), config));
+    if let (Ok(description), Some(compression)) = (&facts.description, config.aggregate.compression) {
+        findings.extend(object_names(description, compression.algorithm));
+    }
     findings.extend(spool::spool(facts.spool.as_ref(), config.buffer.spool.as_ref()));
     findings.push(dead_letters(facts.store.as_ref(), config));
     findings.push(files(facts.files, config));
@@ -501,7 +504,11 @@ fn delimiter(destination: Option<Destination>, delimiter: &[u8]) -> Finding {
 
 /// Whether records would be packed; where only what is not known forbids it, that is worth a warning.
 fn packing(description: Option<&Description>, config: &Config) -> Finding {
-    let Decision { packing, reason } = packing::decide(&config.aggregate, &config.delimiter, description);
+    let Decision { packing, reason, remedy } =
+        packing::decide(&config.aggregate, &config.delimiter, description);
+    if let Some(remedy) = remedy {
+        return Finding::problem("packing", format!("nothing would be sent: {reason}")).remedy(remedy);
+    }
     if packing.is_some() {
         return Finding::ok("packing", format!("records are packed: {reason}"));
     }
@@ -512,6 +519,24 @@ fn packing(description: Option<&Description>, config: &Config) -> Finding {
         ),
         _ => Finding::ok("packing", sentence),
     }
+}
+
+/// Whether the names of S3's objects say that they are compressed, by which most readers decide.
+fn object_names(description: &Description, algorithm: Algorithm) -> Option<Finding> {
+    let (name, wanted) = (algorithm.name(), algorithm.extension());
+    let extension = description.file_extension.as_deref();
+    if description.destination != Some(Destination::S3) {
+        return None;
+    }
+    if let Some(extension) = extension.filter(|extension| extension.ends_with(wanted)) {
+        return Some(Finding::ok("object names", format!("those of S3's {name} files end with {extension}")));
+    }
+    let sentence =
+        format!("those of S3's objects do not say that they are {name}, so that few programs will read them");
+    Some(
+        Finding::warning("object names", sentence)
+            .remedy(format!("set the stream's FileExtension to {wanted}")),
+    )
 }
 
 fn dead_letters(store: Option<&Store>, config: &Config) -> Finding {
@@ -707,6 +732,29 @@ mod tests {
         check(Some(&s3), "aggregate.mode=off", (Level::Ok, "`aggregate.mode` is \"off\""));
         check(None, "aggregate.mode=on", (Level::Ok, "records are packed"));
         check(None, "aggregate.mode=auto", (Level::Warning, "is not known"));
+    }
+
+    // R-A8
+    #[test]
+    fn a_stream_that_compressed_records_do_not_fit_is_a_problem_and_its_object_names_a_warning() {
+        let set = ["delivery_stream_name=app-logs", "aggregate.compression=zstd"].map(String::from).into();
+        let config = crate::config::load(&Sources { set, ..Sources::default() }).unwrap().config;
+        let s3 = description("DirectPut", "ACTIVE");
+        let lambda = Description { processors: vec!["Lambda".to_owned()], ..s3.clone() };
+        let finding = packing(Some(&lambda), &config);
+        assert_eq!(finding.level, Level::Problem, "{finding}");
+        assert!(
+            finding.to_string().contains("Lambda") && finding.to_string().contains("take the processor off")
+        );
+        assert_eq!(packing(None, &config).level, Level::Problem);
+        assert_eq!(packing(Some(&s3), &config).level, Level::Ok);
+        let names = |extension: Option<&str>| {
+            let file_extension = extension.map(str::to_owned);
+            object_names(&Description { file_extension, ..s3.clone() }, Algorithm::Zstd).unwrap()
+        };
+        assert_eq!(names(Some(".json.zst")).level, Level::Ok);
+        assert_eq!(names(Some(".gz")).level, Level::Warning);
+        assert!(names(None).to_string().contains("FileExtension to .zst"));
     }
 
     #[test]

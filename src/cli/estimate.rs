@@ -1,4 +1,4 @@
-//! `hydrant estimate`: what a sample of records would cost a month, packed and not.
+//! `hydrant estimate`: what a sample of records would cost a month, packed or not, compressed or not.
 //!
 //! The sample goes the way that records go, from the framer to [`Batch::packed`], so that what is
 //! estimated is what the daemon would send. No more of it is held than a batch.
@@ -19,9 +19,12 @@ use super::options::say;
 use super::status::grouped;
 use crate::batcher::{Batch, Packing, Portion, Size, Tries};
 use crate::budget::Reservation;
+use crate::config::{Algorithm, Compression};
+use crate::firehose::Entry;
 use crate::framing::{Delimiter, Framed, Lines};
 use crate::limits::{MAX_BATCH_BYTES, MAX_RECORD_BYTES, billed_bytes};
 use crate::record::{Chunk, Span};
+use crate::sender::compression::{Compressor, MAX_CONTENT_BYTES};
 use crate::telemetry::now;
 
 /// Bytes read at a time.
@@ -34,7 +37,7 @@ const GB: f64 = 1024.0 * 1024.0 * 1024.0;
 const DAYS_A_MONTH: u32 = 30;
 const SECONDS_A_MONTH: f64 = DAYS_A_MONTH as f64 * 24.0 * 60.0 * 60.0;
 
-/// Says what records like those of a sample would cost a month, packed and not
+/// Says what records like those of a sample would cost a month, unpacked, packed and compressed
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A packed record holds at most what a daemon gathers within the linger, so the less comes to \
@@ -66,6 +69,9 @@ pub struct Args {
     /// <https://aws.amazon.com/firehose/pricing/>
     #[arg(long, value_name = "DOLLARS", default_value_t = 0.029, value_parser = price)]
     price_per_gb: f64,
+    /// As `aggregate.compression_level`, of both formats; without it the default of each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
+    compression_level: Option<u32>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -92,7 +98,7 @@ fn price(text: &str) -> Result<f64, String> {
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
     let estimate =
-        read_sample(&args).map(|sample| sample.finish().map(|totals| Estimate::new(&args, totals)));
+        read_sample(&args).and_then(|sample| Ok(sample.finish()?.map(|totals| Estimate::new(&args, totals))));
     match estimate {
         Ok(Some(estimate)) if args.json => super::print(&format!("{:#}\n", estimate.json())),
         Ok(Some(estimate)) => super::print(&estimate.text()),
@@ -113,7 +119,12 @@ fn read_sample(args: &Args) -> anyhow::Result<Sample> {
         max_record: args.max_record,
         max_lines: args.max_lines.map_or(usize::MAX, |lines| usize::try_from(lines).unwrap_or(usize::MAX)),
     };
-    let mut sample = Sample::new(packing, args.gathered());
+    let compressors = Algorithm::ALL.map(|algorithm| {
+        let level = args.compression_level.unwrap_or(algorithm.default_level());
+        Compressor::new(Compression { algorithm, level })
+    });
+    let [gzip, zstd] = compressors;
+    let mut sample = Sample::new(packing, args.gathered(), [gzip?, zstd?]);
     let standard_input = [PathBuf::from("-")];
     let files = if args.files.is_empty() { &standard_input[..] } else { &args.files };
     let mut too_long = 0;
@@ -145,7 +156,7 @@ fn read_file(path: &Path, sample: &mut Sample) -> anyhow::Result<usize> {
         buffer.extend_from_slice(piece.get(..read).unwrap_or(&[]));
         let framed = if read == 0 { lines.finish(&mut buffer) } else { lines.frame(&mut buffer, seen) };
         too_long += framed.skipped.len();
-        sample.add(framed);
+        sample.add(framed)?;
         if read == 0 {
             return Ok(too_long);
         }
@@ -165,9 +176,10 @@ impl Args {
 }
 
 /// Records on their way through batches, and what those would be billed.
-#[derive(Debug)]
 struct Sample {
     packing: Packing,
+    /// For each of [`Algorithm::ALL`].
+    compressors: [Compressor; 2],
     /// The most that is gathered before a batch leaves.
     gathered: Size,
     /// The batch that is being gathered.
@@ -187,22 +199,34 @@ struct Totals {
     /// that is not full; or, where it fills none, as often as it takes to fill one.
     packed_bytes: u64,
     packed: u64,
+    /// The same, compressed with each of [`Algorithm::ALL`].
+    compressed: [u64; 2],
+}
+
+/// What a record of Firehose's is compressed to.
+enum Ratio {
+    /// That is found out with each.
+    Measured,
+    /// These parts of it, for each of [`Algorithm::ALL`]. A sample that comes again and again is no sample of
+    /// how well what is repeated compresses.
+    Known([f64; 2]),
 }
 
 impl Sample {
-    fn new(packing: Packing, gathered: Size) -> Self {
-        Self { packing, gathered, open: Vec::new(), open_size: Size::default(), totals: Totals::default() }
+    fn new(packing: Packing, gathered: Size, compressors: [Compressor; 2]) -> Self {
+        let (open, open_size, totals) = (Vec::new(), Size::default(), Totals::default());
+        Self { packing, compressors, gathered, open, open_size, totals }
     }
 
-    fn add(&mut self, framed: Framed) {
-        let Some(span) = span(framed.records, framed.ends) else { return };
+    fn add(&mut self, framed: Framed) -> anyhow::Result<()> {
+        let Some(span) = span(framed.records, framed.ends) else { return Ok(()) };
         self.totals.records += count(span.records());
         self.totals.bytes += count(span.bytes());
         self.totals.unpacked += span.iter().map(|record| billed_bytes(count(record.len()))).sum::<u64>();
-        self.gather(span);
+        self.gather(span, &Ratio::Measured)
     }
 
-    fn gather(&mut self, mut span: Span) {
+    fn gather(&mut self, mut span: Span, ratio: &Ratio) -> anyhow::Result<()> {
         loop {
             let records = self.gathered.records.saturating_sub(self.open_size.records);
             let bytes = self.gathered.bytes.saturating_sub(self.open_size.bytes);
@@ -212,39 +236,76 @@ impl Sample {
                 fitting => fitting,
             };
             let Some((front, remains)) = fitting else {
-                self.leave();
+                self.leave(ratio)?;
                 continue;
             };
             self.open_size += Size { records: front.records(), bytes: front.bytes() };
             self.open.push(Portion { span: front, tries: Tries::default() });
             if !remains {
-                return;
+                return Ok(());
             }
         }
     }
 
     /// The batch is full: it is packed and billed.
-    fn leave(&mut self) {
-        let batch = Batch::packed(std::mem::take(&mut self.open), self.packing);
+    fn leave(&mut self, ratio: &Ratio) -> anyhow::Result<()> {
+        let open = std::mem::take(&mut self.open);
         self.open_size = Size::default();
+        let batch = Batch::packed(open.clone(), self.packing);
         self.totals.packed_bytes += count(batch.size.bytes);
-        self.totals.packed += billed(&batch);
+        self.totals.packed += entries(&batch).iter().map(|entry| billed_bytes(bytes_of(entry))).sum::<u64>();
+        let batch = Batch::packed(open, compressed(self.packing));
+        for entry in entries(&batch) {
+            let members = match ratio {
+                Ratio::Measured => self.members(&entry)?,
+                Ratio::Known(parts) => parts.map(|part| whole((float(bytes_of(&entry)) * part).ceil())),
+            };
+            for (billed, member) in self.totals.compressed.iter_mut().zip(members) {
+                *billed += billed_bytes(member);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that `entry` is compressed to, by each.
+    fn members(&mut self, entry: &[Span]) -> anyhow::Result<[u64; 2]> {
+        let [gzip, zstd] = &mut self.compressors;
+        let entry = Entry::Packed(entry);
+        Ok([count(gzip.member(&entry)?.len()), count(zstd.member(&entry)?.len())])
+    }
+
+    /// What part of the records of `portions` is left of them, compressed.
+    fn ratio(&mut self, portions: Vec<Portion>) -> anyhow::Result<Ratio> {
+        let batch = Batch::packed(portions, compressed(self.packing));
+        let (bytes, mut all) = (float(count(batch.size.bytes)), [0; 2]);
+        for entry in entries(&batch) {
+            let members = self.members(&entry)?;
+            all.iter_mut().zip(members).for_each(|(all, member)| *all += member);
+        }
+        Ok(Ratio::Known(all.map(|members| float(members) / bytes)))
     }
 
     /// What it all comes to, `None` without a record.
-    fn finish(mut self) -> Option<Totals> {
+    fn finish(mut self) -> anyhow::Result<Option<Totals>> {
         if self.totals.packed_bytes == 0 {
             let Size { records, bytes } = std::mem::take(&mut self.open_size);
             let sample = std::mem::take(&mut self.open);
             let fitting = (self.gathered.bytes / bytes.max(1)).min(self.gathered.records / records.max(1));
-            self.gather(repeated(&sample, fitting + 1)?);
+            let Some(filling) = repeated(&sample, fitting + 1) else { return Ok(None) };
+            let ratio = self.ratio(sample)?;
+            self.gather(filling, &ratio)?;
             if self.totals.packed_bytes == 0 {
                 // A single record that is more than is gathered.
-                self.leave();
+                self.leave(&ratio)?;
             }
         }
-        Some(self.totals)
+        Ok(Some(self.totals))
     }
+}
+
+/// How what is to be compressed is packed where the rest is as `packing` says.
+fn compressed(packing: Packing) -> Packing {
+    Packing { max_record: packing.max_record.min(MAX_CONTENT_BYTES), ..packing }
 }
 
 /// The records of `portions`, `times` times.
@@ -265,17 +326,21 @@ fn span(records: Bytes, ends: Vec<u32>) -> Option<Span> {
     Span::whole(Arc::new(Chunk::new(records, ends.into(), now(), Reservation::none())))
 }
 
-/// What the records of Firehose that `batch` is packed into are billed.
-fn billed(batch: &Batch) -> u64 {
+/// The records of Firehose's that `batch` is packed into.
+fn entries(batch: &Batch) -> Vec<Vec<Span>> {
     let ends = batch.packed.as_ref().map_or(&[][..], |(_, ends)| ends);
     let mut portions = batch.portions.iter();
     let mut start = 0;
-    let entries = ends.iter().map(|end| {
+    let entry = |end: &u32| {
         let number = usize::try_from(end - start).unwrap_or(usize::MAX);
         start = *end;
-        portions.by_ref().take(number).map(|portion| count(portion.span.bytes())).sum()
-    });
-    entries.map(|bytes: u64| billed_bytes(bytes)).sum()
+        portions.by_ref().take(number).map(|portion| portion.span.clone()).collect()
+    };
+    ends.iter().map(entry).collect()
+}
+
+fn bytes_of(entry: &[Span]) -> u64 {
+    count(Entry::Packed(entry).bytes())
 }
 
 /// What is to be paid.
@@ -317,12 +382,18 @@ impl Estimate {
         self.cost(float(self.totals.packed) / float(self.totals.packed_bytes))
     }
 
+    /// Compressed with each of [`Algorithm::ALL`].
+    fn compressed(&self) -> [Cost; 2] {
+        self.totals.compressed.map(|billed| self.cost(float(billed) / float(self.totals.packed_bytes)))
+    }
+
     fn saving(&self) -> f64 {
         1.0 - self.packed().factor / self.unpacked().factor
     }
 
     fn json(&self) -> Value {
         let Totals { records, bytes, .. } = self.totals;
+        let [gzip, zstd] = self.compressed();
         let cost = |Cost { factor, gb_a_month, dollars_a_month }| {
             json!({
                 "billed_bytes": whole(float(bytes) * factor),
@@ -343,6 +414,8 @@ impl Estimate {
             "month_days": DAYS_A_MONTH,
             "unpacked": cost(self.unpacked()),
             "packed": cost(self.packed()),
+            "gzip": cost(gzip),
+            "zstd": cost(zstd),
             "saving": self.saving(),
         })
     }
@@ -362,7 +435,9 @@ impl Estimate {
             "GB a month",
             "$ a month",
         );
-        for (name, cost) in [("unpacked", self.unpacked()), ("packed", self.packed())] {
+        let [gzip, zstd] = self.compressed();
+        let plain = [("unpacked", self.unpacked()), ("packed", self.packed())];
+        for (name, cost) in plain.into_iter().chain([("with gzip", gzip), ("with zstd", zstd)]) {
             // Writing to a string cannot fail.
             writeln!(
                 text,
@@ -377,6 +452,21 @@ impl Estimate {
         let saved = self.unpacked().dollars_a_month - self.packed().dollars_a_month;
         let (share, price) = (100.0 * self.saving(), self.price_per_gb);
         writeln!(text, "\npacking saves {share:.1} %: ${saved:.2} a month, at ${price} a GB").ok();
+        let (name, least) = match gzip.factor < zstd.factor {
+            true => (Algorithm::Gzip.name(), gzip),
+            false => (Algorithm::Zstd.name(), zstd),
+        };
+        let packed = self.packed();
+        let (share, saved) =
+            (100.0 * (1.0 - least.factor / packed.factor), packed.dollars_a_month - least.dollars_a_month);
+        if saved >= 0.005 {
+            let where_to = "where the stream delivers to S3 as it is";
+            writeln!(
+                text,
+                "compressing that with {name} saves another {share:.1} %, {where_to}: ${saved:.2} a month"
+            )
+            .ok();
+        }
         text
     }
 }
@@ -403,15 +493,24 @@ mod tests {
     const PACKING: Packing = Packing { max_record: MAX_RECORD_BYTES, max_lines: usize::MAX };
     const FULL: Size = Size { records: usize::MAX, bytes: MAX_BATCH_BYTES };
 
-    fn totals(records: usize, bytes: usize, packing: Packing, gathered: Size) -> Totals {
-        let mut sample = Sample::new(packing, gathered);
-        for _ in 0..records {
-            let mut record = vec![b'x'; bytes - 1];
+    fn sample(packing: Packing, gathered: Size) -> Sample {
+        let compressors = Algorithm::ALL.map(|algorithm| {
+            Compressor::new(Compression { algorithm, level: algorithm.default_level() }).unwrap()
+        });
+        Sample::new(packing, gathered, compressors)
+    }
+
+    fn totals_of(records: impl Iterator<Item = Vec<u8>>, mut sample: Sample) -> Totals {
+        for mut record in records {
             record.push(b'\n');
-            let ends = vec![u32::try_from(bytes).unwrap()];
-            sample.add(Framed { records: record.into(), ends, ..Framed::default() });
+            let ends = vec![u32::try_from(record.len()).unwrap()];
+            sample.add(Framed { records: record.into(), ends, ..Framed::default() }).unwrap();
         }
-        sample.finish().unwrap()
+        sample.finish().unwrap().unwrap()
+    }
+
+    fn totals(records: usize, bytes: usize, packing: Packing, gathered: Size) -> Totals {
+        totals_of(std::iter::repeat_n(vec![b'x'; bytes - 1], records), sample(packing, gathered))
     }
 
     fn estimate(totals: Totals) -> Estimate {
@@ -453,12 +552,41 @@ mod tests {
     #[test]
     fn the_packed_figures_are_of_full_batches_and_not_of_what_is_left() {
         let gathered = Size { bytes: 1000, ..FULL };
-        assert_eq!(
-            totals(12, 200, PACKING, gathered),
-            Totals { records: 12, bytes: 2400, unpacked: 12 * 5120, packed_bytes: 2000, packed: 2 * 5120 }
-        );
+        let expected = Totals {
+            records: 12,
+            bytes: 2400,
+            unpacked: 12 * 5120,
+            packed_bytes: 2000,
+            packed: 2 * 5120,
+            compressed: [2 * 5120; 2],
+        };
+        assert_eq!(totals(12, 200, PACKING, gathered), expected);
         // Less than a batch comes again until it fills one.
         assert_eq!(totals(2, 200, PACKING, gathered).packed_bytes, 1000);
-        assert_eq!(Sample::new(PACKING, FULL).finish(), None);
+        assert_eq!(sample(PACKING, FULL).finish().unwrap(), None);
+    }
+
+    // R-T13
+    #[test]
+    fn compressed_figures_are_of_what_the_daemon_would_send() {
+        // Half of what is in a hexadecimal digit is nothing.
+        let digits = |records: usize| {
+            let mut random = fastrand::Rng::with_seed(7);
+            let record = move || (0..199).map(|_| random.choice(*b"0123456789abcdef").unwrap()).collect();
+            std::iter::repeat_with(record).take(records)
+        };
+        // A few that come again and again would be compressed to next to nothing.
+        for records in [50, 50_000] {
+            let [gzip, zstd] = estimate(totals_of(digits(records), sample(PACKING, FULL))).compressed();
+            for cost in [gzip, zstd] {
+                assert!((0.5..0.7).contains(&cost.factor), "{records}: {cost:?}");
+            }
+        }
+        let [_, zstd] = estimate(totals(50_000, 200, PACKING, FULL)).compressed();
+        // Five records of Firehose's, of 5 KiB each at least, are a batch.
+        assert!((0.006..0.02).contains(&zstd.factor), "{zstd:?}");
+        // Where nothing is gathered, there is nothing to compress either.
+        let [gzip, _] = estimate(totals(100, 200, PACKING, Size { bytes: 400, ..FULL })).compressed();
+        assert_eq!(gzip.factor, 12.8);
     }
 }

@@ -14,6 +14,7 @@ use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError, Sdk, Se
 use crate::limits;
 use crate::record::{Chunk, Span};
 use crate::sender::backoff::Backoff;
+use crate::sender::compression::{CompressionError, Compressor, MAX_CONTENT_BYTES};
 use crate::telemetry::now;
 
 /// Sends one record to the delivery stream and prints its record id.
@@ -32,9 +33,11 @@ pub fn execute(args: Args) -> u8 {
         Ok(ready) => ready,
         Err(code) => return code,
     };
-    let result = record(args.data, &config.delimiter).and_then(|record| {
+    let most = config.aggregate.compression.map_or(limits::MAX_RECORD_BYTES, |_| MAX_CONTENT_BYTES);
+    let result = record(args.data, &config.delimiter, most).and_then(|record| {
         let sdk = Sdk::new(Settings::from(&config));
-        Ok(runtime.block_on(put(&sdk, &config, record, |line| say(&line)))?)
+        let one = compressed(one(&config, record), &config)?;
+        Ok(runtime.block_on(put(&sdk, &config, one, |line| say(&line)))?)
     });
     match result {
         Ok(id) => {
@@ -56,6 +59,8 @@ enum Failure {
     Running(String),
     #[error("{}", .0.message)]
     Put(#[from] PutError),
+    #[error("{0}")]
+    Compression(#[from] CompressionError),
 }
 
 impl Failure {
@@ -63,19 +68,20 @@ impl Failure {
         match self {
             Self::Usage(_) => super::USAGE,
             Self::Put(error) if error.code == "region" => super::USAGE,
-            Self::Running(_) | Self::Put(_) => super::FAILED,
+            Self::Running(_) | Self::Put(_) | Self::Compression(_) => super::FAILED,
         }
     }
 }
 
-/// The record's wire form: `data`, or else standard input, and the delimiter unless it ends so.
-fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> {
+/// The record's wire form of at most `most` bytes: `data`, or else standard input, and the delimiter unless
+/// it ends so.
+fn record(data: Option<OsString>, delimiter: &[u8], most: usize) -> Result<Vec<u8>, Failure> {
     let mut record = Vec::new();
     match data {
         Some(data) => record = data.into_vec(),
         None => {
             // One byte more than fits is enough to see that it does not.
-            let mut input = std::io::stdin().lock().take(limits::MAX_RECORD_BYTES as u64 + 1);
+            let mut input = std::io::stdin().lock().take(most as u64 + 1);
             let read = input.read_to_end(&mut record);
             read.map_err(|error| Failure::Running(format!("standard input could not be read: {error}")))?;
         }
@@ -86,8 +92,7 @@ fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> 
     if !record.ends_with(delimiter) {
         record.extend_from_slice(delimiter);
     }
-    if record.len() > limits::MAX_RECORD_BYTES {
-        let most = limits::MAX_RECORD_BYTES;
+    if record.len() > most {
         return Err(Failure::Usage(format!(
             "the record is larger than {most} bytes, the delimiter included"
         )));
@@ -96,14 +101,13 @@ fn record(data: Option<OsString>, delimiter: &[u8]) -> Result<Vec<u8>, Failure> 
 }
 
 // snippet-start:[firehose.rust.hydrant.put_with_retries]
-/// Puts `record`, with retries of what may pass that `say` is told of, and returns its id.
+/// Makes the attempt `put`, with retries of what may pass that `say` is told of, and returns its id.
 async fn put(
     firehose: &impl Firehose,
     config: &Config,
-    record: Vec<u8>,
+    put: Put,
     mut say: impl FnMut(String),
 ) -> Result<String, PutError> {
-    let put = one(config, record);
     let RetryConfig { base_delay, max_delay, jitter, .. } = config.retry;
     let backoff = Backoff { base: base_delay, max: max_delay, jitter };
     let mut random = fastrand::Rng::new();
@@ -144,7 +148,15 @@ fn one(config: &Config, record: Vec<u8>) -> Put {
         operation: Operation::PutRecord,
         spans: Span::whole(Arc::new(chunk)).into_iter().collect(),
         packed: None,
+        members: None,
     }
+}
+
+/// What is put of `put`: its record, or the compressed member that it is among those of the daemon.
+fn compressed(put: Put, config: &Config) -> Result<Put, CompressionError> {
+    let Some(compression) = config.aggregate.compression else { return Ok(put) };
+    let members = Compressor::new(compression)?.members(&put)?;
+    Ok(Put { members: Some(members.into()), ..put })
 }
 
 #[cfg(test)]
@@ -159,7 +171,7 @@ mod tests {
     #[test]
     fn the_delimiter_is_appended_once() {
         let check = |data: &str, delimiter: &[u8], expected: &[u8]| {
-            assert_eq!(record(Some(data.into()), delimiter).expect(data), expected);
+            assert_eq!(record(Some(data.into()), delimiter, 100).expect(data), expected);
         };
         check("a", b"\n", b"a\n");
         check("a\n", b"\n", b"a\n");
@@ -170,7 +182,7 @@ mod tests {
     #[test]
     fn a_record_that_firehose_cannot_take_is_wrong_usage() {
         let check = |bytes: usize, expected: Option<u8>| {
-            let result = record(Some("x".repeat(bytes).into()), b"\n");
+            let result = record(Some("x".repeat(bytes).into()), b"\n", limits::MAX_RECORD_BYTES);
             assert_eq!(result.err().map(|failure| failure.exit_code()), expected, "{bytes} bytes");
         };
         check(0, Some(super::super::USAGE));
@@ -218,7 +230,7 @@ mod tests {
             let firehose = Failing(Mutex::new(vec![class; failures]));
             let mut said = Vec::new();
             let say = |line: String| said.push(line);
-            let result = put(&firehose, &config(), b"a\n".to_vec(), say).await;
+            let result = put(&firehose, &config(), one(&config(), b"a\n".to_vec()), say).await;
             let unasked = firehose.0.lock().expect("no test panics with it").len();
             assert_eq!(result.as_deref().map_err(|_| unasked), left, "{failures} times {class:?}");
             assert!(said.len() == messages.len(), "{said:?}");

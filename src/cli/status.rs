@@ -245,7 +245,8 @@ mod tests {
     use super::*;
 
     fn found(stream: Stream) -> Found {
-        let packing = Decision { packing: None, reason: "`aggregate.mode` is \"off\"".to_owned() };
+        let reason = "`aggregate.mode` is \"off\"".to_owned();
+        let packing = Decision { packing: None, reason, remedy: None };
         Found { stream, packing, failed: false }
     }
 

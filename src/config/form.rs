@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, AggregateMode, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// How a value is written.
@@ -729,6 +729,14 @@ impl Words for Acks {
 impl Words for AggregateMode {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)];
+}
+
+impl Words for Option<Algorithm> {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("none", None),
+        (Algorithm::Gzip.name(), Some(Algorithm::Gzip)),
+        (Algorithm::Zstd.name(), Some(Algorithm::Zstd)),
+    ];
 }
 
 impl Words for BufferSync {

@@ -16,8 +16,6 @@ pub(super) struct Row {
 enum Rule {
     /// The key asks for what is not there. The text says what is so instead.
     Absent(&'static str),
-    /// The key asks for what is not there, except with this value.
-    Only(&'static str, &'static str),
     /// Some values of a known key, by how they begin, ask for what is not there.
     Values(&'static [&'static str], &'static str),
 }
@@ -26,7 +24,6 @@ const NO_TLS: &str = "listeners speak plain text (remove the key)";
 
 /// The keys and values that are still to come.
 pub(super) const LATER: &[Row] = &[
-    row("aggregate.compression", Rule::Only("none", "records are sent as they are (remove the key)")),
     row("listen.*.cert", Rule::Absent(NO_TLS)),
     row("listen.*.key", Rule::Absent(NO_TLS)),
     row("listen.*.client_ca", Rule::Absent(NO_TLS)),
@@ -52,29 +49,17 @@ const fn row(key: &'static str, rule: Rule) -> Row {
 impl Row {
     /// What to say of `found`, a value of this row's key, or none where the value is as good as any
     /// other.
-    pub(super) fn judge(&self, found: &Found) -> Option<Verdict> {
-        let not_yet = |what, instead| {
-            Some(Verdict::Refused(Problem::NotYet { from: found.from.clone(), what, instead }))
-        };
+    pub(super) fn judge(&self, found: &Found) -> Option<Problem> {
+        let not_yet = |what, instead| Some(Problem::NotYet { from: found.from.clone(), what, instead });
         let key = || format!("`{}`", found.key);
         let key_and_value = || format!("`{}` = {}", found.key, found.shown());
         let text = found.value.as_str();
         match &self.rule {
             Rule::Absent(instead) => not_yet(key(), instead),
-            Rule::Only(only, _) if text == Some(only) => Some(Verdict::True),
-            Rule::Only(_, instead) => not_yet(key_and_value(), instead),
             Rule::Values(starts, instead) => {
                 let matches = |start: &&str| text.is_some_and(|text| text.starts_with(start));
                 if starts.iter().any(matches) { not_yet(key_and_value(), instead) } else { None }
             }
         }
     }
-}
-
-/// What is to be said of a value of a row.
-pub(super) enum Verdict {
-    /// It is what this version does anyway.
-    True,
-    /// It is an error.
-    Refused(Problem),
 }

@@ -221,6 +221,68 @@ pub struct AggregateConfig {
     pub max_record: usize,
     /// Most records in a packed one; `None` is no bound.
     pub max_lines: Option<usize>,
+    /// How what is sent is compressed; `None` is not at all.
+    pub compression: Option<Compression>,
+}
+
+/// How records of Firehose's are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// The format.
+    pub algorithm: Algorithm,
+    /// How hard is tried, in the format's own numbers.
+    pub level: u32,
+}
+
+/// A format of compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Algorithm {
+    /// Both formats.
+    pub const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
+
+    /// Its name in `aggregate.compression`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// How names of files in it end.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Gzip => ".gz",
+            Self::Zstd => ".zst",
+        }
+    }
+
+    /// The levels that `aggregate.compression_level` may be, from 1.
+    #[must_use]
+    pub const fn highest_level(self) -> u32 {
+        match self {
+            Self::Gzip => 9,
+            Self::Zstd => 19,
+        }
+    }
+
+    /// The level without `aggregate.compression_level`: beyond it a few percent less cost a multiple of the
+    /// processor time (`docs/BENCHMARKS.md`).
+    #[must_use]
+    pub const fn default_level(self) -> u32 {
+        match self {
+            Self::Gzip => 2,
+            Self::Zstd => 1,
+        }
+    }
 }
 
 /// Whether records are packed.

@@ -11,14 +11,15 @@ use figment::error::Kind;
 use figment::value::{Dict, Value};
 
 use super::form::{Form, Maybe, Setting};
-use super::later::{LATER, Verdict};
+use super::later::LATER;
 use super::layer::{self, Layer};
 use super::problem::{Problem, Problems};
 use super::schema;
 use super::table::{Listen, Table};
 use super::{
-    Acks, Address, AggregateConfig, BufferConfig, Config, DeadLetterConfig, Effective, ListenConfig, Loaded,
-    LogConfig, MonitorConfig, OtlpConfig, RetryConfig, SendConfig, SpoolConfig,
+    Acks, Address, AggregateConfig, AggregateMode, BufferConfig, Compression, Config, DeadLetterConfig,
+    Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig, SendConfig,
+    SpoolConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -124,12 +125,9 @@ impl Resolver {
         for path in leaves(&self.values) {
             for row in LATER.iter().filter(|row| matches(row.key, &path)) {
                 let Some(found) = self.found(&path) else { continue };
-                let Some(verdict) = row.judge(&found) else { continue };
+                let Some(problem) = row.judge(&found) else { continue };
                 self.take(&path);
-                match verdict {
-                    Verdict::True => {}
-                    Verdict::Refused(problem) => self.fault(problem, &found.key),
-                }
+                self.fault(problem, &found.key);
             }
         }
         // What is left of a table with nothing in it, such as `[aggregate]`, says nothing.
@@ -205,6 +203,8 @@ impl Resolver {
             }
         }
 
+        self.compression(table);
+
         if table.monitor.publish_namespace.0.is_some() && table.monitor.interval.0.is_none() {
             let needs = "publishes at every `monitor.interval`, which is off: set that, or leave this out";
             self.conflict(&["monitor", "publish_namespace"], needs);
@@ -218,6 +218,44 @@ impl Resolver {
             let at_most =
                 format!("is {base}, but must be at most `retry.max_delay`, which is {max} ({layer})");
             self.conflict(&["retry", "base_delay"], &at_most);
+        }
+    }
+
+    /// Reports what does not go together with compression.
+    fn compression(&mut self, table: &Table) {
+        let aggregate = &table.aggregate;
+        let (key, level) = (["aggregate", "compression"], ["aggregate", "compression_level"]);
+        let Some(algorithm) = aggregate.compression.0 else {
+            if aggregate.compression_level.0.is_some() && !self.faulty.contains(&key.join(".")) {
+                let from = self.layer_of(&level);
+                self.warnings.push(format!(
+                    "{from}: `aggregate.compression_level` changes nothing without `aggregate.compression`: \
+                     records are sent as they are"
+                ));
+            }
+            return;
+        };
+        if aggregate.mode.0 == AggregateMode::Off {
+            let needs = format!(
+                "is \"{}\", which needs packing, as a record by itself hardly gets smaller: take \"auto\" \
+                 or \"on\" for `aggregate.mode` ({})",
+                algorithm.name(),
+                self.layer_of(&["aggregate", "mode"])
+            );
+            self.conflict(&key, &needs);
+        }
+        if table.delimiter.0.is_empty() {
+            let needs = format!(
+                "is \"{}\", which needs packing, and so a `delimiter` ({})",
+                algorithm.name(),
+                self.layer_of(&["delimiter"])
+            );
+            self.conflict(&key, &needs);
+        }
+        let highest = algorithm.highest_level();
+        if let Some(given) = aggregate.compression_level.0.filter(|given| *given > u64::from(highest)) {
+            let at_most = format!("is {given}, but must be 1 to {highest} for \"{}\"", algorithm.name());
+            self.conflict(&level, &at_most);
         }
     }
 
@@ -369,6 +407,15 @@ fn config(table: Table) -> Config {
             mode: table.aggregate.mode.0,
             max_record: size(table.aggregate.max_record),
             max_lines: table.aggregate.max_lines.0.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            compression: table.aggregate.compression.0.map(|algorithm| Compression {
+                algorithm,
+                level: table
+                    .aggregate
+                    .compression_level
+                    .0
+                    .and_then(|level| u32::try_from(level).ok())
+                    .unwrap_or(algorithm.default_level()),
+            }),
         },
         retry: RetryConfig {
             max_retries: u32::try_from(table.retry.max_retries.0).unwrap_or(u32::MAX),

@@ -13,7 +13,7 @@ use super::form::{
     AdminAddress, Cadence, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode,
     Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
-use super::{Acks, AggregateMode, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
 
 /// Other spellings of keys, accepted wherever the key is.
@@ -170,6 +170,13 @@ table! {
         /// Most records in a packed one; without it as many as fit. A stream that takes packed records
         /// apart gets 500 at most.
         max_lines: Maybe<Count<1, { u32::MAX as u64 }>> = None,
+        /// Sends each record of Firehose's, packed or not, as one complete `gzip` member or `zstd` frame,
+        /// so that S3's objects are files of that format. For streams that deliver to S3 as it is and no
+        /// others: while the stream is known to be another, nothing is sent. Nor is it with `mode = "auto"`
+        /// while the stream is not known.
+        compression: Option<Algorithm> = None,
+        /// How hard is tried: 1 to 9 for `gzip` (2 without the key), 1 to 19 for `zstd` (1).
+        compression_level: Maybe<Count<1, 19>> = None,
     }
 }
 

@@ -29,6 +29,12 @@ pub struct Description {
     pub deaggregation: Option<Deaggregation>,
     /// Whether it sorts records into folders by what is in them.
     pub partitions: bool,
+    /// Whether it converts records from JSON to a columnar format.
+    pub converts: bool,
+    /// How it compresses objects in S3, in the service's words.
+    pub compression: Option<String>,
+    /// How it ends the names of objects in S3, where that was set.
+    pub file_extension: Option<String>,
     /// Longest that the stream itself waits before it delivers, where that is told.
     pub buffering: Option<Duration>,
 }
@@ -104,7 +110,8 @@ impl Description {
             KINDS.into_iter().find_map(|(field, kind)| Some((kind, destination.get(field)?)))
         });
         let details = found.map_or(&Value::Null, |(_, details)| details);
-        let enabled = details.pointer("/ProcessingConfiguration/Enabled") == Some(&Value::Bool(true));
+        let is_enabled = |path: &str| details.pointer(path) == Some(&Value::Bool(true));
+        let enabled = is_enabled("/ProcessingConfiguration/Enabled");
         let processors = details.pointer("/ProcessingConfiguration/Processors").and_then(Value::as_array);
         let processors = processors.map_or(&[][..], Vec::as_slice);
         let processors = if enabled { processors } else { &[] };
@@ -125,8 +132,10 @@ impl Description {
             created: created.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
             processors: processors.iter().filter_map(|processor| text(processor, "/Type")).collect(),
             deaggregation: Deaggregation::read(processors),
-            partitions: details.pointer("/DynamicPartitioningConfiguration/Enabled")
-                == Some(&Value::Bool(true)),
+            partitions: is_enabled("/DynamicPartitioningConfiguration/Enabled"),
+            converts: is_enabled("/DataFormatConversionConfiguration/Enabled"),
+            compression: text(details, "/CompressionFormat"),
+            file_extension: text(details, "/FileExtension").filter(|extension| !extension.is_empty()),
             buffering: buffering.map(Duration::from_secs),
         })
     }
@@ -182,6 +191,9 @@ mod tests {
                         "Processors": [{ "Type": "Lambda" }, { "Type": "AppendDelimiterToRecord" }],
                     },
                     "DynamicPartitioningConfiguration": { "Enabled": true },
+                    "DataFormatConversionConfiguration": { "Enabled": true },
+                    "CompressionFormat": "GZIP",
+                    "FileExtension": ".json.gz",
                 },
             }],
         }));
@@ -195,6 +207,9 @@ mod tests {
             processors: vec!["Lambda".into(), "AppendDelimiterToRecord".into()],
             deaggregation: None,
             partitions: true,
+            converts: true,
+            compression: Some("GZIP".into()),
+            file_extension: Some(".json.gz".into()),
             buffering: Some(Duration::from_secs(120)),
         };
         assert_eq!(found, Some(expected));

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::record::Span;
 
 mod answer;
@@ -23,7 +25,7 @@ mod protocol;
 pub mod proxy;
 mod sdk;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod transport;
 mod watch;
 
@@ -72,12 +74,14 @@ pub struct Put {
     /// Where packed: the end of each Firehose record, as the number of spans before it. Without it
     /// every record is a Firehose record of its own.
     pub packed: Option<Arc<[u32]>>,
+    /// Where compressed: what is sent of each Firehose record in place of what the spans hold.
+    pub members: Option<Arc<[Bytes]>>,
 }
 
 /// One Firehose record of a request; entry `i` of the answer is about the `i`th of them.
 #[derive(Debug, Clone, Copy)]
 pub enum Entry<'a> {
-    /// A producer's record.
+    /// A producer's record, or the compressed member that stands for one or several.
     Record(&'a [u8]),
     /// Several, one behind the other.
     Packed(&'a [Span]),
@@ -92,6 +96,15 @@ impl Entry<'_> {
             Self::Packed(spans) => spans.iter().map(Span::bytes).sum(),
         }
     }
+
+    /// Its bytes as slices, one behind the other.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (record, spans) = match self {
+            Self::Record(record) => (Some(*record), &[][..]),
+            Self::Packed(spans) => (None, *spans),
+        };
+        record.into_iter().chain(spans.iter().map(Span::data))
+    }
 }
 
 impl Put {
@@ -104,16 +117,28 @@ impl Put {
             start = *end;
             Entry::Packed(spans)
         });
-        let single = if self.packed.is_some() { &[] } else { &self.spans[..] };
-        single.iter().flat_map(Span::iter).map(Entry::Record).chain(packed)
+        let members = self.members.as_deref().unwrap_or(&[]);
+        let packed = packed.take(if self.members.is_some() { 0 } else { usize::MAX });
+        let is_single = self.packed.is_none() && self.members.is_none();
+        let single = if is_single { &self.spans[..] } else { &[] };
+        let members = members.iter().map(|member| &member[..]);
+        members.chain(single.iter().flat_map(Span::iter)).map(Entry::Record).chain(packed)
+    }
+
+    /// What each Firehose record is that is no packed one, sharing its allocation.
+    fn singles(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let members = self.members.as_deref().unwrap_or(&[]);
+        let spans = if self.members.is_some() { &[] } else { &self.spans[..] };
+        members.iter().cloned().chain(spans.iter().flat_map(Span::shared))
     }
 
     /// Number of Firehose records.
     #[must_use]
     pub fn entry_count(&self) -> usize {
-        match &self.packed {
-            Some(ends) => ends.len(),
-            None => self.spans.iter().map(Span::records).sum(),
+        match (&self.members, &self.packed) {
+            (Some(members), _) => members.len(),
+            (None, Some(ends)) => ends.len(),
+            (None, None) => self.spans.iter().map(Span::records).sum(),
         }
     }
 }

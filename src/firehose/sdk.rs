@@ -341,7 +341,7 @@ impl Loaded {
 
     // snippet-start:[firehose.rust.hydrant.put_record]
     async fn put_record(&self, put: &Put) -> Result<Answer, PutError> {
-        let mut records = put.spans.iter().flat_map(Span::shared);
+        let mut records = put.singles();
         let (Some(data), None) = (records.next(), records.next()) else {
             return Err(unsettled("request", "PutRecord takes exactly one record".to_owned()));
         };
@@ -378,14 +378,14 @@ impl Loaded {
     async fn put_stock(&self, put: &Put) -> Result<Answer, PutError> {
         let joined = |spans: &[Span]| Bytes::from(spans.iter().map(Span::data).collect::<Vec<_>>().concat());
         let records: Result<Vec<_>, _> = match &put.packed {
-            None => put.spans.iter().flat_map(Span::shared).map(record).collect(),
-            Some(_) => put
+            Some(_) if put.members.is_none() => put
                 .entries()
                 .map(|entry| match entry {
                     Entry::Record(data) => record(Bytes::copy_from_slice(data)),
                     Entry::Packed(spans) => record(joined(spans)),
                 })
                 .collect(),
+            _ => put.singles().map(record).collect(),
         };
         let records = records?;
         let count = records.len();

@@ -31,7 +31,13 @@ pub(crate) fn spans() -> impl Strategy<Value = Vec<Span>> {
 
 /// `spans` on `stream`, each record by itself.
 pub(crate) fn put(stream: &str, spans: Vec<Span>) -> Put {
-    Put { stream: stream.into(), operation: Operation::PutRecordBatch, spans: spans.into(), packed: None }
+    Put {
+        stream: stream.into(),
+        operation: Operation::PutRecordBatch,
+        spans: spans.into(),
+        packed: None,
+        members: None,
+    }
 }
 
 /// Spans that are packed somehow, or not.

@@ -37,6 +37,9 @@ const SAID_EVERY: Duration = Duration::from_secs(3600);
 /// The last publication, at the daemon's end, may take this long.
 const LAST_PUBLICATION: Duration = Duration::from_millis(800);
 
+/// Who only wants to know what the stream is asks again after about this long, a fleet not all at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// What the poller works with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -88,13 +91,16 @@ pub async fn run<W: Watch>(
     }
 }
 
-/// Looks once at what the stream is.
-pub async fn look_once<W: Watch>(watch: Arc<W>, stream: String, figures: Arc<Figures>) {
+/// Looks at what the stream is until that is known.
+pub async fn look_until_known<W: Watch>(watch: Arc<W>, stream: String, figures: Arc<Figures>) {
     let settings = Settings { stream, interval: Duration::ZERO, publish_namespace: None };
     let published = Snapshot::zero(&figures, now());
     let mut poller =
         Poller { watch, settings, figures, published, denied: BTreeSet::new(), voices: Voices::new() };
-    poller.call(Call::Describe).await;
+    let mut random = fastrand::Rng::new();
+    while poller.call(Call::Describe).await != CallOutcome::Ok {
+        tokio::time::sleep(LOOK_AGAIN.mul_f64(0.5 + random.f64())).await;
+    }
 }
 
 struct Poller<W> {

@@ -20,6 +20,10 @@ pub struct Verdicts {
     pub billed_bytes: u64,
     /// The same, had every record been sent by itself.
     pub unpacked_billed_bytes: u64,
+    /// Bytes of the records of what was delivered compressed, and of what was sent for them.
+    pub compressed_from: u64,
+    /// See `compressed_from`.
+    pub compressed_to: u64,
     /// Whether every entry was throttled: the stream's quota is gone, not a record's luck.
     pub all_throttled: bool,
 }
@@ -50,8 +54,10 @@ pub struct Spent {
 /// An entry that was throttled does not spend its record's retries; any other failure of an entry
 /// does, and more than `max_retries` of them end it. Entries that fail in one answer after as many
 /// failures with one code share one wait, so that one batch carries their next try.
+///
+/// `members` are the sizes of what was sent for each entry, where that was compressed.
 #[must_use]
-pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
+pub fn read(batch: Batch, answer: &Answer, max_retries: u32, members: Option<&[usize]>) -> Verdicts {
     let mut verdicts = Verdicts {
         all_throttled: answer.failed.len() == batch.entries()
             && answer.failed.iter().all(|failed| failed.class == Class::Throttled),
@@ -66,7 +72,9 @@ pub fn read(batch: Batch, answer: &Answer, max_retries: u32) -> Verdicts {
             start = *end;
             match failed.next_if(|entry| entry.index == index) {
                 Some(entry) => verdicts.fail_packed(packed, entry, max_retries),
-                None => verdicts.deliver_packed(packed),
+                None => {
+                    verdicts.deliver_packed(packed, members.and_then(|members| members.get(index).copied()))
+                }
             }
         }
         return verdicts;
@@ -106,9 +114,13 @@ impl Verdicts {
     }
 
     /// Records that were one record of Firehose.
-    fn deliver_packed(&mut self, packed: Vec<Portion>) {
+    fn deliver_packed(&mut self, packed: Vec<Portion>, member: Option<usize>) {
         let bytes: usize = packed.iter().map(|portion| portion.span.bytes()).sum();
-        self.billed_bytes += billed_bytes(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.billed_bytes += billed_bytes(count(member.unwrap_or(bytes)));
+        if let Some(member) = member {
+            self.compressed_from += count(bytes);
+            self.compressed_to += count(member);
+        }
         for Portion { span, .. } in packed {
             self.unpacked_billed_bytes += unpacked(&span);
             self.delivered.push(span);
@@ -151,7 +163,11 @@ impl Verdicts {
 
 /// Bytes that Firehose bills for records that are sent each by itself.
 fn unpacked(span: &Span) -> u64 {
-    span.iter().map(|record| billed_bytes(u64::try_from(record.len()).unwrap_or(u64::MAX))).sum()
+    span.iter().map(|record| billed_bytes(count(record.len()))).sum()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -196,7 +212,7 @@ mod tests {
     #[test]
     fn exactly_the_failed_entries_are_sent_again() {
         let answer = failing(&[(0, Class::Throttled), (3, Class::Throttled), (4, Class::Throttled)]);
-        let verdicts = read(batch(&[2, 3, 1]), &answer, 5);
+        let verdicts = read(batch(&[2, 3, 1]), &answer, 5, None);
         assert_eq!(numbers(&verdicts.delivered), [1, 2, 5]);
         assert_eq!(verdicts.retries.len(), 1);
         assert_eq!(numbers(verdicts.retries[0].portions.iter().map(|portion| &portion.span)), [0, 3, 4]);
@@ -209,15 +225,30 @@ mod tests {
         let packing = crate::batcher::Packing { max_record: 100, max_lines: 2 };
         let packed = || Batch::packed(batch(&[3, 2, 1]).portions, packing);
         assert_eq!(packed().entries(), 3);
-        let verdicts = read(packed(), &failing(&[(1, Class::Throttled)]), 5);
+        let verdicts = read(packed(), &failing(&[(1, Class::Throttled)]), 5, None);
         assert_eq!(numbers(&verdicts.delivered), [0, 1, 4, 5]);
         let retried = verdicts.retries[0].portions.iter().map(|portion| &portion.span);
         assert_eq!(numbers(retried), [2, 3]);
         assert!(verdicts.retries[0].portions.iter().all(|portion| portion.tries.attempts == 1));
         // Two records of Firehose, of 5 KiB at least, instead of four.
         assert_eq!((verdicts.billed_bytes, verdicts.unpacked_billed_bytes), (2 * 5120, 4 * 5120));
+        assert_eq!((verdicts.compressed_from, verdicts.compressed_to), (0, 0));
         let all: Vec<_> = (0..3).map(|index| (index, Class::Throttled)).collect();
-        assert!(read(packed(), &failing(&all), 5).all_throttled);
+        assert!(read(packed(), &failing(&all), 5, None).all_throttled);
+    }
+
+    // R-A9
+    #[test]
+    fn what_is_billed_is_what_was_sent_and_not_what_is_in_it() {
+        let packing = crate::batcher::Packing { max_record: 100, max_lines: 2 };
+        let packed = Batch::packed(batch(&[3, 2, 1]).portions, packing);
+        let answer = failing(&[(1, Class::Throttled)]);
+        let bytes: usize = packed.portions.iter().map(|portion| portion.span.bytes()).sum();
+        let verdicts = read(packed, &answer, 5, Some(&[5121, 9_999_999, 7]));
+        assert_eq!((verdicts.billed_bytes, verdicts.unpacked_billed_bytes), (3 * 5120, 4 * 5120));
+        assert_eq!(verdicts.compressed_to, 5128);
+        // Every record of the batch has as many bytes.
+        assert_eq!(verdicts.compressed_from, count(bytes / 6 * 4));
     }
 
     // R-E3
@@ -226,7 +257,8 @@ mod tests {
         let check = |class: Class, max_retries: u32, expected: Option<u32>| {
             let mut portion = batch(&[1]).portions.remove(0);
             for attempt in 1..=20 {
-                let mut verdicts = read(Batch::new(vec![portion]), &failing(&[(0, class)]), max_retries);
+                let mut verdicts =
+                    read(Batch::new(vec![portion]), &failing(&[(0, class)]), max_retries, None);
                 if let Some(spent) = verdicts.spent.pop() {
                     assert_eq!((Some(attempt), spent.portion.tries.attempts), (expected, attempt));
                     return;
@@ -253,7 +285,7 @@ mod tests {
             let total = batch.size.records;
             let failed: Vec<usize> = failed.into_iter().filter(|index| *index < total).collect();
             let entries: Vec<_> = failed.iter().map(|index| (*index, Class::Throttled)).collect();
-            let verdicts = read(batch, &failing(&entries), 5);
+            let verdicts = read(batch, &failing(&entries), 5, None);
             let again = verdicts.retries.iter().flat_map(|retry| retry.portions.iter().map(|portion| &portion.span));
             let again: Vec<usize> = numbers(again).into_iter().map(usize::from).collect();
             let delivered: Vec<usize> = numbers(&verdicts.delivered).into_iter().map(usize::from).collect();

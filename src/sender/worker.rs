@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::compression::{self, CompressionError, Compressor};
 use super::dead_letter::{Letter, Store, StoreError};
 use super::gate::{Gate, Step};
 use super::packing::{self, Decision};
@@ -26,7 +27,7 @@ use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
 use crate::buffer::{Count, DropReason, Fate, Outlet};
-use crate::config::{AggregateConfig, AggregateMode, OnFull};
+use crate::config::{AggregateConfig, AggregateMode, Compression, OnFull};
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::record::{Chunk, Span};
 use crate::telemetry::figures::{Figures, Outcome, PackingState, Trouble};
@@ -49,6 +50,8 @@ const SPOOL_LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The service's code for an action that the caller's policies do not allow.
 const ACCESS_DENIED: &str = "AccessDeniedException";
+/// Our code for records that are to be compressed and may or can not be.
+const COMPRESSION: &str = "compression";
 /// The action that says what the stream is.
 const DESCRIBE: &str = "DescribeDeliveryStream";
 
@@ -89,6 +92,8 @@ pub struct Control {
 
 /// What became of a flight, by its id.
 type Answered = (u64, Result<Answer, PutError>);
+/// What is to be sent by a flight, by its id.
+type Compressed = (u64, Result<Put, CompressionError>);
 /// What became of letters that were to be written.
 type Buried = (Vec<Letter>, Result<(), StoreError>);
 type Done<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -115,10 +120,15 @@ pub struct Worker<F> {
     flights: Vec<Flight>,
     next_flight: u64,
     bodies: usize,
+    /// What compresses, where that is asked for: one batch at a time, on another thread.
+    compressor: Option<Arc<Mutex<Option<Compressor>>>>,
+    compressions: FuturesUnordered<Done<Compressed>>,
     answers: FuturesUnordered<Done<Answered>>,
     burials: FuturesUnordered<Done<Buried>>,
     age_known_at: Option<Instant>,
     packing: Option<Decision>,
+    /// Why nothing may be sent: it can't be compressed for this stream.
+    hold: Option<Trouble>,
     voice: Voice,
     traces: Option<Traces>,
     /// Of the answer that is being applied, if it is one that is traced.
@@ -130,8 +140,13 @@ struct Flight {
     id: u64,
     batch: Batch,
     operation: Operation,
+    /// When it was sent on its way, which is what the gate goes by.
     sent: Instant,
+    /// When its request was made, which compression comes before.
+    requested: Instant,
     body: usize,
+    /// Where compressed: bytes of what is sent of each record of Firehose's.
+    members: Option<Vec<usize>>,
 }
 
 impl<F: Firehose> Worker<F> {
@@ -148,6 +163,8 @@ impl<F: Firehose> Worker<F> {
         Self {
             batcher: Batcher::new(settings.limits),
             gate: Gate::new(settings.backoff),
+            compressor: settings.aggregate.compression.map(|_| Arc::default()),
+            compressions: FuturesUnordered::new(),
             firehose,
             settings,
             outlet,
@@ -166,6 +183,7 @@ impl<F: Firehose> Worker<F> {
             burials: FuturesUnordered::new(),
             age_known_at: None,
             packing: None,
+            hold: None,
             voice: Voice::new(),
             traces: None,
             trace: None,
@@ -179,10 +197,12 @@ impl<F: Firehose> Worker<F> {
     }
 
     /// Packs from now on as is right for the stream, as far as it is known.
-    fn decide_packing(&mut self) {
+    fn decide_packing(&mut self, at: Instant) {
         let stream = self.figures.stream();
         let asked = stream.calls.keys().any(|(action, _)| *action == DESCRIBE);
-        if self.settings.aggregate.mode == AggregateMode::Auto && stream.description.is_none() && !asked {
+        let AggregateConfig { mode, compression, .. } = self.settings.aggregate;
+        let waits = mode == AggregateMode::Auto || compression.is_some();
+        if waits && stream.description.is_none() && !asked {
             return;
         }
         let Settings { aggregate, delimiter, .. } = &self.settings;
@@ -193,10 +213,19 @@ impl<F: Firehose> Worker<F> {
         }
         self.batcher.set_packing(decision.packing);
         let reason = &decision.reason;
-        match decision.packing {
-            Some(_) => tracing::info!(reason, "Records are packed."),
-            None => tracing::info!(reason, "Records are not packed."),
+        match (&decision.remedy, decision.packing) {
+            (Some(remedy), _) => {
+                tracing::error!(reason, remedy, "Records are held, for they may not be compressed.")
+            }
+            (None, Some(_)) => tracing::info!(reason, "Records are packed."),
+            (None, None) => tracing::info!(reason, "Records are not packed."),
         }
+        self.hold = decision.remedy.as_ref().map(|remedy| Trouble {
+            permanent: true,
+            code: Cow::Borrowed(COMPRESSION),
+            message: format!("{reason}; {remedy}"),
+            since: self.hold.as_ref().map_or(at, |hold| hold.since),
+        });
         self.figures.sender().state.packing =
             Some(PackingState { packed: decision.packing.is_some(), reason: reason.clone() });
         self.packing = Some(decision);
@@ -224,6 +253,7 @@ impl<F: Firehose> Worker<F> {
             tokio::select! {
                 () = self.control.abort.cancelled() => return self.abandon().await,
                 Some((id, result)) = self.answers.next() => self.apply_answer(id, result),
+                Some((id, result)) = self.compressions.next() => self.apply_compression(id, result),
                 Some((letters, result)) = self.burials.next() => self.apply_burial(&letters, result),
                 chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
                 () = self.outlet.pressure.told() => self.pressed = true,
@@ -241,7 +271,11 @@ impl<F: Firehose> Worker<F> {
     }
 
     fn may_send(&self, at: Instant) -> bool {
-        self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0
+        // What is to be compressed waits until it is known whether that is right; else plain records
+        // would spoil the file that the others make.
+        let decided = self.compressor.is_none() || (self.packing.is_some() && self.hold.is_none());
+        decided
+            && self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0
             && self.outlet.account.unwritten() < MAX_UNWRITTEN
     }
 
@@ -259,8 +293,14 @@ impl<F: Firehose> Worker<F> {
         self.figures.set_in_flight(self.flights.len());
     }
 
+    /// The most memory that a request of `size` takes until it is answered.
     fn body_bytes(&self, size: Size) -> usize {
-        (self.settings.body_bytes)(self.settings.stream.len(), size.records, size.bytes)
+        let body = |bytes| (self.settings.body_bytes)(self.settings.stream.len(), size.records, bytes);
+        if self.compressor.is_none() {
+            return body(size.bytes);
+        }
+        let members = compression::most_bytes_of(size.records, size.bytes);
+        members + body(members)
     }
 
     fn send(&mut self, batch: Batch, sent: Instant) {
@@ -270,14 +310,47 @@ impl<F: Firehose> Worker<F> {
         let operation = if single { Operation::PutRecord } else { Operation::PutRecordBatch };
         let spans = batch.portions.iter().map(|portion| portion.span.clone()).collect();
         let packed = batch.packed.as_ref().map(|(_, ends)| Arc::clone(ends)).filter(|_| !single);
-        let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans, packed };
+        let put = Put { stream: Arc::clone(&self.settings.stream), operation, spans, packed, members: None };
         let body = self.body_bytes(Size { records: batch.entries(), ..batch.size });
         let id = self.next_flight;
         self.next_flight += 1;
         self.bodies += body;
-        self.flights.push(Flight { id, batch, operation, sent, body });
+        self.flights.push(Flight { id, batch, operation, sent, requested: sent, body, members: None });
+        match (&self.compressor, self.settings.aggregate.compression) {
+            (Some(compressor), Some(compression)) => {
+                let compressed = compress(Arc::clone(compressor), compression, put);
+                self.compressions.push(Box::pin(async move { (id, compressed.await) }));
+            }
+            _ => self.put(id, put),
+        }
+    }
+
+    fn put(&mut self, id: u64, put: Put) {
         let firehose = Arc::clone(&self.firehose);
         self.answers.push(Box::pin(async move { (id, firehose.put(put).await) }));
+    }
+
+    /// What is to be sent is ready, and takes less memory than it might have.
+    fn apply_compression(&mut self, id: u64, result: Result<Put, CompressionError>) {
+        let put = match result {
+            Ok(put) => put,
+            Err(error) => {
+                let error = PutError {
+                    class: Class::Transient,
+                    code: Cow::Borrowed(COMPRESSION),
+                    message: error.to_string(),
+                    ambiguous: false,
+                };
+                return self.apply_answer(id, Err(error));
+            }
+        };
+        let members: Vec<usize> = put.entries().map(|entry| entry.bytes()).collect();
+        let bytes = members.iter().sum();
+        let body = (self.settings.body_bytes)(self.settings.stream.len(), members.len(), bytes) + bytes;
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id) else { return };
+        self.bodies = self.bodies - flight.body + body;
+        (flight.body, flight.requested, flight.members) = (body, now(), Some(members));
+        self.put(id, put);
     }
 
     fn apply_chunk(&mut self, chunk: Option<Chunk>) {
@@ -324,22 +397,22 @@ impl<F: Firehose> Worker<F> {
     fn apply_answer(&mut self, id: u64, result: Result<Answer, PutError>) {
         let at = now();
         let Some(index) = self.flights.iter().position(|flight| flight.id == id) else { return };
-        let Flight { batch, operation, sent, body, .. } = self.flights.swap_remove(index);
+        let Flight { batch, operation, sent, requested, body, members, .. } = self.flights.swap_remove(index);
         self.bodies -= body;
         let outcome = match &result {
             Ok(answer) if answer.failed.is_empty() => Outcome::Ok,
             Ok(_) => Outcome::Partial,
             Err(error) => error.class.into(),
         };
-        let took = at.saturating_duration_since(sent);
+        let took = at.saturating_duration_since(requested);
         self.figures.sender().put(operation, outcome, took, batch.size.records, batch.size.bytes);
         self.trace = self
             .traces
             .as_ref()
-            .and_then(|traces| traces.begin(told(&batch, result.as_ref().ok(), operation, sent, at)));
+            .and_then(|traces| traces.begin(told(&batch, result.as_ref().ok(), operation, requested, at)));
         let failure = self.trace.as_ref().and_then(|_| code_of(&result));
         match result {
-            Ok(answer) => self.apply_verdicts(batch, &answer, sent, at),
+            Ok(answer) => self.apply_verdicts(batch, &answer, members.as_deref(), sent, at),
             Err(error) if operation == Operation::PutRecord && error.code == ACCESS_DENIED => {
                 if !std::mem::replace(&mut self.put_record_denied, true) {
                     tracing::info!("PutRecord is not permitted: single records go by PutRecordBatch.");
@@ -353,9 +426,16 @@ impl<F: Firehose> Worker<F> {
         }
     }
 
-    fn apply_verdicts(&mut self, batch: Batch, answer: &Answer, sent: Instant, at: Instant) {
+    fn apply_verdicts(
+        &mut self,
+        batch: Batch,
+        answer: &Answer,
+        members: Option<&[usize]>,
+        sent: Instant,
+        at: Instant,
+    ) {
         let whole = batch.size;
-        let verdicts = verdicts::read(batch.clone(), answer, self.settings.max_retries);
+        let verdicts = verdicts::read(batch.clone(), answer, self.settings.max_retries, members);
         if verdicts.all_throttled {
             let code = answer.failed.first().map_or(Cow::Borrowed("throttled"), |entry| entry.code.clone());
             let message = "every record of a batch was throttled".to_owned();
@@ -400,6 +480,8 @@ impl<F: Firehose> Worker<F> {
         let mut sender = self.figures.sender();
         sender.billed_bytes += verdicts.billed_bytes;
         sender.unpacked_billed_bytes += verdicts.unpacked_billed_bytes;
+        sender.compressed_from += verdicts.compressed_from;
+        sender.compressed_to += verdicts.compressed_to;
         for span in &verdicts.delivered {
             let latency = at.saturating_duration_since(span.received());
             sender.delivery_latency.observe(latency.as_secs_f64(), count(span.records()));
@@ -514,6 +596,7 @@ impl<F: Firehose> Worker<F> {
     /// way it is counted and said. Returns how much that was.
     async fn abandon(mut self) -> Count {
         self.answers.clear();
+        self.compressions.clear();
         while let Some((letters, result)) = self.burials.next().await {
             self.apply_burial(&letters, result);
         }
@@ -558,7 +641,7 @@ impl<F: Firehose> Worker<F> {
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
         if stale {
-            self.decide_packing();
+            self.decide_packing(at);
         }
         let mut sender = self.figures.sender();
         sender.state.turn = Some(at);
@@ -571,14 +654,42 @@ impl<F: Firehose> Worker<F> {
         }
         let known = sender.state.trouble.as_ref().map(|trouble| trouble.since);
         let trouble = self.gate.trouble();
-        if known != trouble.map(|trouble| trouble.since) || stale {
-            sender.state.trouble = trouble.map(|trouble| Trouble {
-                permanent: matches!(trouble.class, Class::Permanent | Class::Refused),
-                code: trouble.code.clone(),
-                message: trouble.message.clone(),
-                since: trouble.since,
-            });
+        let since = self.hold.as_ref().map(|hold| hold.since).or(trouble.map(|trouble| trouble.since));
+        if known != since || stale {
+            let of_gate = || {
+                trouble.map(|trouble| Trouble {
+                    permanent: matches!(trouble.class, Class::Permanent | Class::Refused),
+                    code: trouble.code.clone(),
+                    message: trouble.message.clone(),
+                    since: trouble.since,
+                })
+            };
+            sender.state.trouble = self.hold.clone().or_else(of_gate);
         }
+    }
+}
+
+/// What `put` says, each record of Firehose's compressed. Batches wait for each other: one thread
+/// compresses several hundred megabytes a second, far above the quota of any stream, and the memory of
+/// one encoder is enough.
+async fn compress(
+    compressor: Arc<Mutex<Option<Compressor>>>,
+    compression: Compression,
+    put: Put,
+) -> Result<Put, CompressionError> {
+    let mut turn = compressor.lock_owned().await;
+    let compressed = tokio::task::spawn_blocking(move || {
+        let mut compressor = match turn.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new(compression)?,
+        };
+        let members = compressor.members(&put)?;
+        *turn = Some(compressor);
+        Ok(Put { members: Some(members.into()), ..put })
+    });
+    match compressed.await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

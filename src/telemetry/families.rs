@@ -238,6 +238,18 @@ impl List {
             sender.unpacked_billed_bytes,
         );
         self.counter(
+            "hydrant_compression_input_bytes",
+            "Bytes of the records that Firehose has accepted compressed",
+            "By",
+            sender.compressed_from,
+        );
+        self.counter(
+            "hydrant_compression_output_bytes",
+            "Bytes that those were compressed to",
+            "By",
+            sender.compressed_to,
+        );
+        self.counter(
             "hydrant_ambiguous_records",
             "Records sent again after an attempt whose answer was lost: each may be at Firehose twice",
             "{record}",

@@ -211,6 +211,10 @@ pub struct SenderFigures {
     pub billed_bytes: u64,
     /// The same, had every record been sent by itself.
     pub unpacked_billed_bytes: u64,
+    /// Bytes of the records that Firehose has accepted compressed.
+    pub compressed_from: u64,
+    /// What those were compressed to.
+    pub compressed_to: u64,
     /// Records that Firehose may have twice: they were sent again although an earlier attempt,
     /// whose answer was lost, may have stored them.
     pub ambiguous_records: u64,
@@ -310,6 +314,8 @@ impl Figures {
             retried: BTreeMap::new(),
             billed_bytes: 0,
             unpacked_billed_bytes: 0,
+            compressed_from: 0,
+            compressed_to: 0,
             ambiguous_records: 0,
             put_duration: Histogram::new(SECONDS),
             delivery_latency: Histogram::new(SECONDS),

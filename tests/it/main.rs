@@ -8,6 +8,7 @@ mod daemon;
 
 mod bounds;
 mod commands;
+mod compression;
 mod dead_letter;
 mod faults;
 mod hostile;

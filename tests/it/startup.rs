@@ -43,14 +43,14 @@ async fn check_mended(daemon: Daemon, sink: &Sink) {
     assert_eq!(sink.delivered().await, b"held\n");
 }
 
-fn client(sink: &Sink) -> aws_sdk_firehose::Client {
+pub fn client(endpoint: &str) -> aws_sdk_firehose::Client {
     use aws_sdk_firehose::config::{BehaviorVersion, Credentials, Region};
     let config = aws_sdk_firehose::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .endpoint_url(sink.local.url());
+        .endpoint_url(endpoint);
     aws_sdk_firehose::Client::from_conf(config.build())
 }
 
@@ -69,7 +69,7 @@ async fn a_stream_that_is_not_there_is_waited_for() {
     ];
     let said = check_trouble(&mut daemon, "ERROR", &words, 503).await;
     assert_eq!(said["error_code"], "ResourceNotFoundException");
-    let create = client(&sink).create_delivery_stream().delivery_stream_name("later");
+    let create = client(&sink.local.url()).create_delivery_stream().delivery_stream_name("later");
     let destination = aws_sdk_firehose::types::ExtendedS3DestinationConfiguration::builder()
         .role_arn("arn:aws:iam::000000000000:role/firehose")
         .bucket_arn("arn:aws:s3:::bucket")

@@ -29,8 +29,8 @@ const VALUES: &str = "[...document.querySelectorAll('[data-path]')].map((element
 /// The texts of the elements of one place in `/status`, by place.
 const TEXTS: &str = "Object.fromEntries([...document.querySelectorAll('[data-path], [data-derived]')]
     .map((element) => [element.dataset.path ?? element.dataset.derived, element.textContent]))";
-/// What `/status` says only to be plotted.
-const NOT_SHOWN: [&str; 2] = ["/sample", "/spool"];
+/// What `/status` says only to be plotted, or for machines.
+const NOT_SHOWN: [&str; 3] = ["/sample", "/spool", "/stream/compression"];
 
 /// A service and a daemon in front of it.
 struct Scene {

@@ -171,7 +171,12 @@ impl Service {
 
     /// Makes the bucket, the role and the delivery stream.
     pub(crate) async fn create(&self, stream: &str) {
-        self.python.run(&self.endpoint, "service.py", &["create", stream]).await;
+        self.create_with(stream, "{}").await;
+    }
+
+    /// The same, with the members of the JSON object `members` added to its destination.
+    pub(crate) async fn create_with(&self, stream: &str, members: &str) {
+        self.python.run(&self.endpoint, "service.py", &["create", stream, members]).await;
     }
 
     /// The contents of the delivered objects.

@@ -1,11 +1,13 @@
 """Prepares an AWS service that is not ours, and reads back what was delivered to it.
 
-service.py create STREAM      a bucket, a role and a delivery stream that delivers to the bucket
-service.py collect DIRECTORY  every object of the bucket, a file each
+service.py create STREAM [JSON]  a bucket, a role and a delivery stream that delivers to the bucket, with the
+                                 destination's members in JSON added
+service.py collect DIRECTORY     every object of the bucket, a file each
 
 Endpoint, region and credentials come from the environment, as for any AWS client.
 """
 
+import json
 import pathlib
 import sys
 
@@ -14,7 +16,7 @@ import boto3
 BUCKET = "delivered"
 
 
-def create(stream):
+def create(stream, members="{}"):
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     trust = '{"Version":"2012-10-17","Statement":[]}'
     role = boto3.client("iam").create_role(RoleName="firehose", AssumeRolePolicyDocument=trust)
@@ -23,6 +25,7 @@ def create(stream):
         ExtendedS3DestinationConfiguration={
             "RoleARN": role["Role"]["Arn"],
             "BucketARN": f"arn:aws:s3:::{BUCKET}",
+            **json.loads(members),
         },
     )
 
@@ -37,4 +40,4 @@ def collect(directory):
 
 
 if __name__ == "__main__":
-    {"create": create, "collect": collect}[sys.argv[1]](sys.argv[2])
+    {"create": create, "collect": collect}[sys.argv[1]](*sys.argv[2:])

@@ -138,3 +138,35 @@ async fn moto_gets_what_is_put_by_hand() {
 async fn ministack_gets_what_is_put_by_hand() {
     put_delivers_one_record(Kind::Ministack).await;
 }
+
+async fn doctor_refuses_what_compressed_records_do_not_survive(kind: Kind) {
+    let Some(python) = python() else { return };
+    let processor = |of: &str| serde_json::json!({ "ProcessingConfiguration": { "Enabled": true, "Processors": [{ "Type": of }] } });
+    let cases = [
+        (serde_json::json!({ "CompressionFormat": "GZIP" }), "compressed twice"),
+        (processor("Lambda"), "the stream's Lambda reads what records say"),
+        (processor("AppendDelimiterToRecord"), "puts bytes between the members"),
+        (
+            serde_json::json!({ "DynamicPartitioningConfiguration": { "Enabled": true } }),
+            "the stream partitions",
+        ),
+        (serde_json::json!({ "FileExtension": ".gz" }), "S3 keeps what it is given"),
+    ];
+    for (members, expected) in cases {
+        let service = Service::start(python, kind).await;
+        service.create_with(STREAM, &members.to_string()).await;
+        let mut doctor = hydrant();
+        doctor.args(["doctor", "--stream", STREAM, "--endpoint-url", &service.endpoint]);
+        let output = doctor.args(["--set", "aggregate.compression=gzip"]).output().await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let line = said.lines().find(|line| line.contains("packing:")).unwrap();
+        assert!(line.contains(expected), "{said}");
+        assert_eq!(line.starts_with("problem"), expected != "S3 keeps what it is given", "{said}");
+    }
+}
+
+// R-A8
+#[tokio::test]
+async fn doctor_refuses_compression_by_what_moto_says_of_a_stream() {
+    doctor_refuses_what_compressed_records_do_not_survive(Kind::Moto).await;
+}
