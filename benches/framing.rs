@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use hydrant::framing::{Delimiter, Lines};
+use hydrant::framing::{Delimiter, Framer, Lines};
 use hydrant::limits::MAX_RECORD_BYTES;
 
 /// Bytes of one read of a busy connection.

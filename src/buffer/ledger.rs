@@ -86,11 +86,13 @@ pub enum RejectReason {
     Unfinished,
     /// Its end had not come when the daemon stopped or the connection broke.
     Incomplete,
+    /// Not a record by the rules of the listener's protocol.
+    Malformed,
 }
 
 impl RejectReason {
     /// Every reason, in the order of the ledger's columns.
-    pub const ALL: [Self; 3] = [Self::TooLong, Self::Unfinished, Self::Incomplete];
+    pub const ALL: [Self; 4] = [Self::TooLong, Self::Unfinished, Self::Incomplete, Self::Malformed];
 
     /// The metric label's value.
     #[must_use]
@@ -99,6 +101,7 @@ impl RejectReason {
             Self::TooLong => "too_long",
             Self::Unfinished => "unfinished",
             Self::Incomplete => "incomplete",
+            Self::Malformed => "malformed",
         }
     }
 }

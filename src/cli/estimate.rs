@@ -21,7 +21,7 @@ use crate::batcher::{Batch, Packing, Portion, Size, Tries};
 use crate::budget::Reservation;
 use crate::config::{Algorithm, Compression};
 use crate::firehose::Entry;
-use crate::framing::{Delimiter, Framed, Lines};
+use crate::framing::{Delimiter, Framed, Framer, Lines};
 use crate::limits::{MAX_BATCH_BYTES, MAX_RECORD_BYTES, billed_bytes};
 use crate::record::{Chunk, Span};
 use crate::sender::compression::{Compressor, MAX_CONTENT_BYTES};

@@ -714,7 +714,8 @@ impl<T: Words> Form for T {
 }
 
 impl Words for Protocol {
-    const WORDS: &'static [(&'static str, Self)] = &[("lines", Self::Lines)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Lines.name(), Self::Lines), (Self::Frames.name(), Self::Frames)];
 }
 
 impl Words for Acks {

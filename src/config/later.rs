@@ -38,7 +38,7 @@ pub(super) const LATER: &[Row] = &[
     ),
     row(
         "listen.*.protocol",
-        Rule::Values(&["frames", "forward", "syslog", "http", "firehose"], "the only protocol is \"lines\""),
+        Rule::Values(&["forward", "syslog", "http", "firehose"], "a protocol is \"lines\" or \"frames\""),
     ),
 ];
 

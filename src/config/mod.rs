@@ -155,6 +155,19 @@ impl fmt::Display for Address {
 pub enum Protocol {
     /// One record a line, ended by LF or CRLF.
     Lines,
+    /// A length of 4 bytes, big-endian, before each record.
+    Frames,
+}
+
+impl Protocol {
+    /// As it is configured.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lines => "lines",
+            Self::Frames => "frames",
+        }
+    }
 }
 
 /// Which level of safety the daemon reports to the producer.

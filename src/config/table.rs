@@ -119,7 +119,8 @@ table! {
         /// Where producers connect. Required. `tcp:PORT` binds loopback; other interfaces have to
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
-        /// How records are framed: `lines` is one record a line, ended by LF or CRLF.
+        /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
+        /// of 4 bytes, big-endian, before each record.
         protocol: Protocol = Protocol::Lines,
         /// Permission bits of the socket file of a `unix:` address.
         mode: Mode = 0o660,

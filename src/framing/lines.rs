@@ -11,10 +11,9 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
 
-use super::{Delimiter, Framed, Skip, Skipped};
+use super::{Delimiter, Framed, Framer, Skip, Skipped, count, offset};
 
-/// Frames one connection. Calls alternate: the shell appends to a buffer, [`Lines::frame`] takes
-/// the whole lines out of it; [`Lines::finish`] comes last.
+/// Frames one connection.
 #[derive(Debug)]
 pub struct Lines {
     delimiter: Delimiter,
@@ -29,68 +28,6 @@ impl Lines {
     #[must_use]
     pub fn new(delimiter: Delimiter, max_record_bytes: usize) -> Self {
         Self { delimiter, max_record_bytes, skipping: None }
-    }
-
-    /// Takes every whole line out of `buffer`, of which the first `seen` bytes were there, and
-    /// held no line end, at the call before. What stays in `buffer` is the start of a line.
-    ///
-    /// Of a line that is too long nothing is kept from the moment that this is certain.
-    pub fn frame(&mut self, buffer: &mut BytesMut, seen: usize) -> Framed {
-        let mut ends = Vec::new();
-        let mut plain = self.skipping.is_none() && self.delimiter.as_bytes() == b"\n";
-        let mut start = 0;
-        for found in memchr_iter(b'\n', buffer.get(seen..).unwrap_or(&[])) {
-            let end = seen + found + 1;
-            let line = buffer.get(start..end).unwrap_or(&[]);
-            plain &= line.len() > 1 && line.len() <= self.max_record_bytes && !line.ends_with(b"\r\n");
-            ends.push(offset(end));
-            start = end;
-        }
-        let mut framed = Framed::default();
-        if start > 0 {
-            let lines = buffer.split_to(start);
-            if plain {
-                framed.records = lines.freeze();
-                framed.ends = ends;
-            } else {
-                self.rewrite(lines, &ends, &mut framed);
-            }
-        }
-        self.bound_the_rest(buffer);
-        framed
-    }
-
-    /// The end of the stream: what is left in `buffer` is the last record, if it is one.
-    pub fn finish(&mut self, buffer: &mut BytesMut) -> Framed {
-        let mut framed = Framed::default();
-        let rest = buffer.split();
-        if let Some(skipped) = self.skipping.take() {
-            framed.skipped.push(Skipped { bytes: skipped.bytes + count(rest.len()), ..skipped });
-        } else if !rest.is_empty() {
-            let mut records = Vec::with_capacity(rest.len() + self.delimiter.as_bytes().len());
-            self.append(&rest, rest.len(), &mut records, &mut framed);
-            framed.records = records.into();
-        }
-        framed
-    }
-
-    /// Gives up the line whose start is in `buffer`: it counts as skipped when its end comes.
-    pub fn abandon(&mut self, buffer: &mut BytesMut, why: Skip) {
-        let skipped = self.skipping.get_or_insert(Skipped { bytes: 0, why });
-        skipped.bytes += count(buffer.len());
-        *buffer = BytesMut::new();
-    }
-
-    /// Most bytes that the records of `bytes` bytes of lines can need beside those bytes: the
-    /// ends, and the rewritten copy where the delimiter is longer than a line end.
-    #[must_use]
-    pub fn overhead(&self, bytes: usize) -> usize {
-        let most_lines = bytes / 2 + 1;
-        let rewritten = match self.delimiter.as_bytes().len() {
-            0 | 1 => 0,
-            delimiter => bytes + most_lines * (delimiter - 1),
-        };
-        most_lines * size_of::<u32>() + rewritten
     }
 
     /// The lines that end at `ends`, in wire form, the blank and the overlong left out.
@@ -174,18 +111,64 @@ impl Lines {
     }
 }
 
+impl Framer for Lines {
+    fn frame(&mut self, buffer: &mut BytesMut, seen: usize) -> Framed {
+        let mut ends = Vec::new();
+        let mut plain = self.skipping.is_none() && self.delimiter.as_bytes() == b"\n";
+        let mut start = 0;
+        for found in memchr_iter(b'\n', buffer.get(seen..).unwrap_or(&[])) {
+            let end = seen + found + 1;
+            let line = buffer.get(start..end).unwrap_or(&[]);
+            plain &= line.len() > 1 && line.len() <= self.max_record_bytes && !line.ends_with(b"\r\n");
+            ends.push(offset(end));
+            start = end;
+        }
+        let mut framed = Framed::default();
+        if start > 0 {
+            let lines = buffer.split_to(start);
+            if plain {
+                framed.records = lines.freeze();
+                framed.ends = ends;
+            } else {
+                self.rewrite(lines, &ends, &mut framed);
+            }
+        }
+        self.bound_the_rest(buffer);
+        framed
+    }
+
+    fn finish(&mut self, buffer: &mut BytesMut) -> Framed {
+        let mut framed = Framed::default();
+        let rest = buffer.split();
+        if let Some(skipped) = self.skipping.take() {
+            framed.skipped.push(Skipped { bytes: skipped.bytes + count(rest.len()), ..skipped });
+        } else if !rest.is_empty() {
+            let mut records = Vec::with_capacity(rest.len() + self.delimiter.as_bytes().len());
+            self.append(&rest, rest.len(), &mut records, &mut framed);
+            framed.records = records.into();
+        }
+        framed
+    }
+
+    fn abandon(&mut self, buffer: &mut BytesMut, why: Skip) {
+        let skipped = self.skipping.get_or_insert(Skipped { bytes: 0, why });
+        skipped.bytes += count(buffer.len());
+        *buffer = BytesMut::new();
+    }
+
+    fn overhead(&self, bytes: usize) -> usize {
+        let most_lines = bytes / 2 + 1;
+        let rewritten = match self.delimiter.as_bytes().len() {
+            0 | 1 => 0,
+            delimiter => bytes + most_lines * (delimiter - 1),
+        };
+        most_lines * size_of::<u32>() + rewritten
+    }
+}
+
 /// A whole line without its LF or CRLF.
 fn without_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r\n").or_else(|| line.strip_suffix(b"\n")).unwrap_or(line)
-}
-
-/// An offset into a buffer of one connection, which is far smaller than 4 GiB.
-fn offset(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-fn count(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Framed {

@@ -4,11 +4,35 @@
 //! in the buffer that they were given. They never hold record bytes themselves, so the memory of
 //! a connection is the capacity of its one buffer.
 
+mod frames;
 mod lines;
 
+pub use frames::Frames;
 pub use lines::Lines;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+/// A protocol's way from the bytes of one connection to records. Calls alternate: the shell appends to
+/// a buffer, [`Framer::frame`] takes out of it what is whole; [`Framer::finish`] comes last.
+///
+/// Cutting the same bytes into other reads never changes the records.
+pub trait Framer: Send {
+    /// Takes what is whole out of `buffer`, of which the first `seen` bytes were there, and were not
+    /// enough, at the call before.
+    ///
+    /// Of a record that is too long nothing is kept from the moment that this is certain.
+    fn frame(&mut self, buffer: &mut BytesMut, seen: usize) -> Framed;
+
+    /// The end of the stream: what is left in `buffer` is the last record, if the protocol allows that.
+    fn finish(&mut self, buffer: &mut BytesMut) -> Framed;
+
+    /// Gives up the record whose start is in `buffer`: it counts as skipped when its end comes.
+    fn abandon(&mut self, buffer: &mut BytesMut, why: Skip);
+
+    /// Most bytes that the records of `bytes` bytes can need beside those bytes: the ends, and copies
+    /// where records are not taken as they came.
+    fn overhead(&self, bytes: usize) -> usize;
+}
 
 /// Follows each record that does not already end with it. May be empty.
 #[derive(Debug, Clone)]
@@ -43,6 +67,20 @@ pub struct Framed {
     pub ends: Vec<u32>,
     /// The records that ended in these bytes but were skipped, in order.
     pub skipped: Vec<Skipped>,
+    /// What the producer is to be told, in order, once records have come as far as the listener says.
+    pub replies: Vec<Reply>,
+    /// What was found in place of the protocol, as a sentence's end. Nothing of the connection can be
+    /// read any more.
+    pub broken: Option<&'static str>,
+}
+
+/// Bytes for the producer, of a protocol that has answers of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// It waits for the first so many of the records that it came with, and for all before them.
+    pub records: usize,
+    /// What is written.
+    pub bytes: Bytes,
 }
 
 /// A record that was not taken, known by its size only.
@@ -63,4 +101,17 @@ pub enum Skip {
     Unfinished,
     /// The buffer is full and what arrives is dropped.
     NoRoom,
+    /// It is none, by the rules of its protocol.
+    Malformed,
+    /// The stream ended within it.
+    Incomplete,
+}
+
+/// An offset into a buffer of one connection, which is far smaller than 4 GiB.
+fn offset(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }

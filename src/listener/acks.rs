@@ -1,31 +1,46 @@
 //! What a connection tells its producer: the number of its records, from the first on, that have
-//! reached the listener's level, as a decimal line each time that it grows.
+//! reached the listener's level, as a decimal line each time that it grows; or, of a protocol that has
+//! answers of its own, each of those once all records before it have reached that level.
 //!
 //! The count never runs ahead: it covers a record only when every record before it on the
 //! connection is covered too. A record that was dropped or dead-lettered is never delivered, and
 //! one that was dropped before the spool had it is never durable, so the count stops before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::source::Source;
 use crate::config::Acks;
+use crate::framing::Reply;
 use crate::record::{Claim, Level, Origin};
+
+/// Most answers that wait for their records; with as many, a connection is not read.
+const MAX_REPLIES: usize = 4096;
 
 /// One connection's acknowledgements.
 #[derive(Debug)]
 pub(super) struct Acker {
     level: Acks,
+    tells: Tells,
     /// Records accepted on this connection.
     accepted: u64,
     progress: Arc<Progress>,
-    /// The count that was last put into `line`.
-    told: u64,
     /// What is still to be written.
     line: Vec<u8>,
+}
+
+/// What a producer is told.
+#[derive(Debug)]
+enum Tells {
+    Nothing,
+    /// How many of its records; this is the count that was last put into words.
+    Count(u64),
+    /// Answers of the protocol, each with the number of records that it waits for.
+    Replies(VecDeque<(u64, Bytes)>),
 }
 
 /// The records of one connection that have reached its level.
@@ -65,13 +80,41 @@ impl Origin for Progress {
 }
 
 impl Acker {
-    pub(super) fn new(level: Acks) -> Self {
-        Self { level, accepted: 0, progress: Arc::default(), told: 0, line: Vec::new() }
+    /// For a protocol whose producers are told nothing but counts.
+    pub(super) fn counting(level: Acks) -> Self {
+        let tells = if level == Acks::Off { Tells::Nothing } else { Tells::Count(0) };
+        Self { level, tells, accepted: 0, progress: Arc::default(), line: Vec::new() }
+    }
+
+    /// For a protocol that has answers of its own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no protocol yet has answers"))]
+    pub(super) fn replying(level: Acks) -> Self {
+        Self { tells: Tells::Replies(VecDeque::new()), ..Self::counting(level) }
+    }
+
+    /// The producer can't be told anything any more.
+    pub(super) fn silence(&mut self) {
+        (self.level, self.tells) = (Acks::Off, Tells::Nothing);
+        self.line = Vec::new();
     }
 
     /// Whether the producer is told anything.
     pub(super) fn is_on(&self) -> bool {
-        self.level != Acks::Off
+        !matches!(self.tells, Tells::Nothing)
+    }
+
+    /// Whether so much waits to be told that nothing more is to be read.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(&self.tells, Tells::Replies(replies) if replies.len() >= MAX_REPLIES)
+    }
+
+    /// Takes answers that came with the records that are accepted next.
+    pub(super) fn reply(&mut self, replies: impl IntoIterator<Item = Reply>) {
+        if let Tells::Replies(waiting) = &mut self.tells {
+            let accepted = self.accepted;
+            let until = |reply: &Reply| accepted + u64::try_from(reply.records).unwrap_or(u64::MAX);
+            waiting.extend(replies.into_iter().map(|reply| (until(&reply), reply.bytes)));
+        }
     }
 
     /// Records were accepted; returns who is to hear how far they come, if anybody.
@@ -86,16 +129,27 @@ impl Acker {
         Some(Claim { origin: Arc::clone(&self.progress) as _, level, first })
     }
 
-    /// Puts the newest count into words, unless an older one is still being written.
+    /// Puts what may be told into words, unless the last words are still being written.
     fn compose(&mut self) {
+        if !self.line.is_empty() || !self.is_on() {
+            return;
+        }
         let reached = match self.level {
-            Acks::Off => return,
-            Acks::Received => self.accepted,
+            Acks::Off | Acks::Received => self.accepted,
             Acks::Durable | Acks::Delivered => self.progress.lock().prefix,
         };
-        if self.line.is_empty() && reached > self.told {
-            self.told = reached;
-            self.line = format!("{reached}\n").into_bytes();
+        match &mut self.tells {
+            Tells::Nothing => {}
+            Tells::Count(told) if reached > *told => {
+                *told = reached;
+                self.line = format!("{reached}\n").into_bytes();
+            }
+            Tells::Count(_) => {}
+            Tells::Replies(replies) => {
+                while let Some((_, reply)) = replies.pop_front_if(|(records, _)| *records <= reached) {
+                    self.line.extend_from_slice(&reply);
+                }
+            }
         }
     }
 
@@ -146,7 +200,12 @@ impl Acker {
 
     /// Whether the producer has been told of every record that was accepted.
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_on() || (self.told == self.accepted && self.line.is_empty())
+        self.line.is_empty()
+            && match &self.tells {
+                Tells::Nothing => true,
+                Tells::Count(told) => *told == self.accepted,
+                Tells::Replies(replies) => replies.is_empty(),
+            }
     }
 }
 
@@ -157,7 +216,7 @@ mod tests {
     // R-P12
     #[test]
     fn the_count_covers_a_record_only_with_all_before_it() {
-        let mut acker = Acker::new(Acks::Delivered);
+        let mut acker = Acker::counting(Acks::Delivered);
         let Claim { origin, level, first } = acker.accept(10).unwrap();
         assert_eq!((level, first), (Level::Delivered, 0));
         let told = |acker: &mut Acker| {
@@ -174,5 +233,28 @@ mod tests {
         origin.reached(7, 3);
         assert_eq!(told(&mut acker), "10\n");
         assert!(acker.is_settled());
+    }
+
+    // R-P12
+    #[test]
+    fn an_answer_waits_for_its_records_and_for_the_answers_before_it() {
+        let mut acker = Acker::replying(Acks::Durable);
+        let reply = |records, bytes| Reply { records, bytes: Bytes::from_static(bytes) };
+        acker.reply([reply(0, b"hello"), reply(2, b"two"), reply(3, b"three")]);
+        let Claim { origin, level, .. } = acker.accept(3).unwrap();
+        assert_eq!(level, Level::Durable);
+        let told = |acker: &mut Acker| {
+            acker.compose();
+            String::from_utf8(std::mem::take(&mut acker.line)).unwrap()
+        };
+        assert_eq!(told(&mut acker), "hello");
+        origin.reached(1, 2);
+        assert_eq!(told(&mut acker), "");
+        origin.reached(0, 1);
+        assert_eq!(told(&mut acker), "twothree");
+        assert!(acker.is_settled());
+        acker.reply([reply(1, b"four")]);
+        drop(acker.accept(1));
+        assert!(told(&mut acker).is_empty() && !acker.is_settled());
     }
 }

@@ -15,8 +15,8 @@ use super::acks::Acker;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
-use crate::config::{Acks, OnFull};
-use crate::framing::{Framed, Lines, Skip};
+use crate::config::{OnFull, Protocol};
+use crate::framing::{Framed, Framer, Frames, Lines, Skip};
 use crate::record::Chunk;
 use crate::telemetry::now;
 
@@ -43,7 +43,7 @@ pub fn longest_record(capacity: usize) -> usize {
 
 /// Largest read that, with all that its records may need, takes at most three sixteenths of
 /// `capacity`.
-fn most_read_bytes(framer: &Lines, capacity: usize) -> usize {
+fn most_read_bytes(framer: &impl Framer, capacity: usize) -> usize {
     let mut most = READ_BYTES.1;
     while most > 1024 && most + framer.overhead(most) > capacity / 16 * 3 {
         most /= 2;
@@ -53,12 +53,20 @@ fn most_read_bytes(framer: &Lines, capacity: usize) -> usize {
 
 /// Reads `source` until it ends, breaks, or is told to stop.
 pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S) {
-    let framer = shared.framer();
+    let (delimiter, longest) = (shared.context.delimiter.clone(), shared.longest_record());
+    let acker = Acker::counting(shared.config.acks);
+    match shared.config.protocol {
+        Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker).await,
+        Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker).await,
+    }
+}
+
+async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, framer: F, acker: Acker) {
     let most_read_bytes = most_read_bytes(&framer, intake.capacity());
     let reader = Reader {
         partial: intake.partials().enter(),
         framer,
-        acker: Acker::new(shared.config.acks),
+        acker,
         buffer: BytesMut::new(),
         hold: Reservation::none(),
         read_bytes: READ_BYTES.0.min(most_read_bytes),
@@ -71,11 +79,11 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
     reader.run().await;
 }
 
-struct Reader<'a, S> {
+struct Reader<'a, S, F> {
     shared: &'a Shared,
     source: S,
     intake: Intake,
-    framer: Lines,
+    framer: F,
     acker: Acker,
     partial: Partial,
     /// The unfinished record, and nothing else between turns.
@@ -127,7 +135,7 @@ enum Event {
     Failed(io::Error),
 }
 
-impl<S: Source> Reader<'_, S> {
+impl<S: Source, F: Framer> Reader<'_, S, F> {
     async fn run(mut self) {
         let end = self.read_all().await;
         self.finish(&end).await;
@@ -180,6 +188,10 @@ impl<S: Source> Reader<'_, S> {
                 Ok(_) => {}
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.shared.say_closed(self.shared.config.protocol, &error);
+                    return End::Broken;
+                }
                 Err(error) => {
                     tracing::debug!(listener = &*self.shared.name, %error, "Connection broken.");
                     return End::Broken;
@@ -224,11 +236,11 @@ impl<S: Source> Reader<'_, S> {
         {
             // The producer is gone, but what it wrote before is still to be read.
             tracing::debug!(listener = &*self.shared.name, %error, "The producer hears no acknowledgements.");
-            self.acker = Acker::new(Acks::Off);
+            self.acker.silence();
         }
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
-        let takes = !self.intake.refuses().is_cancelled();
+        let takes = !self.intake.refuses().is_cancelled() && !self.acker.is_full();
         tokio::select! {
             biased;
             () = self.shared.context.stop.cancelled() => Event::Stop,
@@ -297,7 +309,9 @@ impl<S: Source> Reader<'_, S> {
         let capacity = buffer.capacity();
         let framed = self.framer.frame(&mut buffer, seen);
         self.report(&framed);
-        let chunk = if framed.ends.is_empty() { None } else { Some(framed) };
+        let Framed { records, ends, replies, broken, .. } = framed;
+        self.acker.reply(replies);
+        let chunk = if ends.is_empty() { None } else { Some((records, ends)) };
         // The two share an allocation; whoever keeps little of it moves out.
         self.hold = Reservation::none();
         match chunk {
@@ -308,7 +322,7 @@ impl<S: Source> Reader<'_, S> {
                 self.hold = reservation;
                 self.keep_unfinished();
             }
-            Some(Framed { records, ends, .. }) => {
+            Some((records, ends)) => {
                 self.buffer = BytesMut::from(&buffer[..]);
                 self.hold = reservation.split(self.buffer.len());
                 drop(buffer);
@@ -316,7 +330,10 @@ impl<S: Source> Reader<'_, S> {
                 self.hand_over(records, ends, capacity, received, reservation).await;
             }
         }
-        Ok(read)
+        match broken {
+            Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+            None => Ok(read),
+        }
     }
 
     async fn hand_over(
@@ -355,6 +372,8 @@ impl<S: Source> Reader<'_, S> {
         let read = self.source.try_read(&mut buffer)?;
         let framed = self.framer.frame(&mut buffer, seen);
         self.report(&framed);
+        // What waits for these records waits for good; what waits for none is still told.
+        self.acker.reply(framed.replies.into_iter().filter(|reply| reply.records == 0));
         self.drop_newest(Count::of(framed.ends.len(), framed.records.len()));
         (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
         if !buffer.is_empty() {
@@ -383,6 +402,8 @@ impl<S: Source> Reader<'_, S> {
                 Skip::TooLong => self.shared.reject(RejectReason::TooLong, skipped.bytes),
                 Skip::Unfinished => self.shared.reject(RejectReason::Unfinished, skipped.bytes),
                 Skip::NoRoom => self.drop_newest(Count { records: 1, bytes: skipped.bytes }),
+                Skip::Malformed => self.shared.reject(RejectReason::Malformed, skipped.bytes),
+                Skip::Incomplete => self.shared.reject(RejectReason::Incomplete, skipped.bytes),
             }
         }
     }

@@ -20,8 +20,8 @@ pub use connection::longest_record;
 use source::StdinSource;
 
 use crate::buffer::{Count, Intake, RejectReason};
-use crate::config::{Address, ListenConfig, OnFull};
-use crate::framing::{Delimiter, Lines};
+use crate::config::{Address, ListenConfig, OnFull, Protocol};
+use crate::framing::Delimiter;
 use crate::socket::{BindError, Connection, Passed, Socket, bind_tcp, bind_unix};
 use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
@@ -97,9 +97,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn framer(&self) -> Lines {
-        let longest = self.config.max_record_bytes.min(self.context.max_record_bytes);
-        Lines::new(self.context.delimiter.clone(), longest)
+    /// Bytes of the longest record that is taken.
+    fn longest_record(&self) -> usize {
+        self.config.max_record_bytes.min(self.context.max_record_bytes)
     }
 
     /// Reports records that were dropped because the buffer was full.
@@ -111,13 +111,22 @@ impl Shared {
         }
     }
 
+    /// Reports a connection that can't be read any further.
+    fn say_closed(&self, protocol: Protocol, error: &io::Error) {
+        let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
+        if let Some(suppressed) = say {
+            let (listener, protocol) = (&*self.name, protocol.name());
+            tracing::warn!(listener, protocol, %error, suppressed, "Connection closed: it does not speak the protocol.");
+        }
+    }
+
     /// Counts and reports a record that was turned away.
     fn reject(&self, reason: RejectReason, bytes: u64) {
         self.context.figures.ledger().rejected(reason, Count { records: 1, bytes });
         let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
         let Some(suppressed) = say else { return };
         let (listener, reason) = (&*self.name, reason.label());
-        let max_record_bytes = self.config.max_record_bytes.min(self.context.max_record_bytes);
+        let max_record_bytes = self.longest_record();
         tracing::warn!(listener, bytes, reason, max_record_bytes, suppressed, "Record rejected.");
     }
 }

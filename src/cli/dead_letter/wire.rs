@@ -52,7 +52,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::framing::{Delimiter, Lines};
+    use crate::framing::{Delimiter, Framer, Lines};
 
     /// What the listener makes of `data`.
     fn through(data: &[u8], delimiter: &[u8]) -> Result<Vec<u8>, Unfit> {
