@@ -377,7 +377,10 @@ fn a_fault_is_not_reported_twice_through_the_default_that_stands_in() {
     check("[retry]\nbase_delay = '1m'\nmax_delay = 'soon'", "`retry.max_delay` is \"soon\"");
     check("admin.address = 'on'\nlisten.a.address = 'tcp:9464'", "`admin.address` is \"on\"");
     check("listen.a.address = 'nowhere'", "`listen.a.address` is \"nowhere\"");
-    check("listen.a.address = 'tls:443'", "`listen.a.address` = \"tls:443\" is not in this version");
+    check(
+        "listen.a.address = 'unix-dgram:/dev/log'",
+        "`listen.a.address` = \"unix-dgram:/dev/log\" is not in this version",
+    );
     assert_problems(
         load_all("c.toml", "delivery_stream_name = '/'", &[], &[]),
         &["`delivery_stream_name` is \"/\""],
@@ -392,11 +395,27 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     };
     check("aggregate.mode=always", "`aggregate.mode` is \"always\", but must be \"auto\", \"on\" or \"off\"");
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
-    check("listen.app.cert=x", "`listen.app.cert` is not in this version");
-    check("listen.app.allow_uids=0", "`listen.app.allow_uids` is not in this version");
     check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
-    check("listen.app.address=tls:1", "`listen.app.address` = \"tls:1\" is not in this version");
     check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
+}
+
+// R-C7
+#[test]
+fn keys_of_tls_and_of_users_are_refused_where_they_mean_nothing() {
+    let check = |assignments: &[&str], expected: &str| {
+        assert_problems(of_set(assignments), &[&format!("--set: {expected}")]);
+    };
+    let plain = "listen.app.address=tcp:1";
+    check(&[plain, "listen.app.cert=x"], "`listen.app.cert` is of no use at `tcp:127.0.0.1:1`");
+    check(&[plain, "listen.app.allow_uids=0"], "`listen.app.allow_uids` is only known of who connects to a Unix");
+    check(
+        &["listen.app.address=unix:x", "listen.app.allow_gids=0,app"],
+        "`listen.app.allow_gids` is \"0,app\", but must be a list of numbers such as [0, 1000]",
+    );
+    let file = "[listen.app]\naddress = 'unix:x'\nallow_uids = [0, 1000]";
+    let config = of_file(file).unwrap().config;
+    assert_eq!(config.listen["app"].allow.uids.as_deref(), Some(&[0, 1000][..]));
+    assert_problems(of_file("listen.app.address = 'tls:1'"), &["`listen.app.cert`", "`listen.app.key`"]);
 }
 
 // R-C8

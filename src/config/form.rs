@@ -44,13 +44,15 @@ pub(super) enum Given<'a> {
     Integer(i128),
     Float(f64),
     Flag(bool),
+    /// Of whole numbers; anything else in a list is in no form.
+    Numbers(Vec<u64>),
 }
 
 impl<'a> Given<'a> {
     fn text(&self) -> Option<&'a str> {
         match *self {
             Self::Text(text) => Some(text),
-            Self::Integer(_) | Self::Float(_) | Self::Flag(_) => None,
+            Self::Integer(_) | Self::Float(_) | Self::Flag(_) | Self::Numbers(_) => None,
         }
     }
 
@@ -59,7 +61,7 @@ impl<'a> Given<'a> {
         match *self {
             Self::Integer(number) => u64::try_from(number).ok(),
             Self::Text(text) => text.replace('_', "").parse().ok(),
-            Self::Float(_) | Self::Flag(_) => None,
+            Self::Float(_) | Self::Flag(_) | Self::Numbers(_) => None,
         }
     }
 }
@@ -78,7 +80,7 @@ impl<'de, F: Form> Deserialize<'de> for Setting<F> {
             }
         }
 
-        impl<F: Form> de::Visitor<'_> for Visitor<F> {
+        impl<'de, F: Form> de::Visitor<'de> for Visitor<F> {
             type Value = Setting<F>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +105,14 @@ impl<'de, F: Form> Deserialize<'de> for Setting<F> {
 
             fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Self::Value, E> {
                 self.read(&Given::Flag(flag))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut numbers = Vec::new();
+                while let Some(number) = list.next_element()? {
+                    numbers.push(number);
+                }
+                self.read(&Given::Numbers(numbers))
             }
         }
 
@@ -320,7 +330,7 @@ impl Form for Fraction {
             Given::Float(number) => number,
             Given::Integer(_) => u8::try_from(given.integer()?).ok()?.into(),
             Given::Text(text) => text.parse().ok()?,
-            Given::Flag(_) => return None,
+            Given::Flag(_) | Given::Numbers(_) => return None,
         };
         (0.0..=1.0).contains(&number).then_some(number)
     }
@@ -348,7 +358,7 @@ impl Form for Flag {
         match *given {
             Given::Flag(flag) => Some(flag),
             Given::Text(text) => text.parse().ok(),
-            Given::Integer(_) | Given::Float(_) => None,
+            Given::Integer(_) | Given::Float(_) | Given::Numbers(_) => None,
         }
     }
 
@@ -375,7 +385,7 @@ impl Form for Mode {
         let mode = match *given {
             Given::Text(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok()?,
             Given::Integer(number) => u32::try_from(number).ok()?,
-            Given::Float(_) | Given::Flag(_) => return None,
+            Given::Float(_) | Given::Flag(_) | Given::Numbers(_) => return None,
         };
         (mode <= 0o777).then_some(mode)
     }
@@ -528,6 +538,64 @@ impl Form for Directory {
     }
 }
 
+/// A file.
+pub(super) enum File {}
+
+impl Form for File {
+    type Value = PathBuf;
+
+    fn expected() -> String {
+        "the path of a file (a leading `~` is not expanded)".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<PathBuf> {
+        path(given.text()?)
+    }
+
+    fn write(value: &PathBuf) -> Json {
+        Directory::write(value)
+    }
+
+    fn schema() -> Schema {
+        Directory::schema()
+    }
+}
+
+/// Users or groups by their numbers.
+pub(super) enum Ids {}
+
+impl Form for Ids {
+    type Value = Vec<u32>;
+
+    fn expected() -> String {
+        "a list of numbers such as [0, 1000], or in text \"0,1000\"".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<Vec<u32>> {
+        let ids: Vec<u32> = match given {
+            Given::Numbers(numbers) => numbers.iter().map(|number| u32::try_from(*number).ok()).collect(),
+            Given::Text(text) => text.split(',').map(|number| number.trim().parse().ok()).collect(),
+            Given::Integer(_) | Given::Float(_) | Given::Flag(_) => {
+                given.integer().and_then(|number| u32::try_from(number).ok()).map(|number| vec![number])
+            }
+        }?;
+        (!ids.is_empty()).then_some(ids)
+    }
+
+    fn write(value: &Vec<u32>) -> Json {
+        json!(value)
+    }
+
+    fn schema() -> Schema {
+        let id = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+        json_schema!({ "anyOf": [
+            { "type": "array", "items": id, "minItems": 1 },
+            id,
+            { "type": "string", "pattern": "^ *[0-9]+ *(, *[0-9]+ *)*$" },
+        ] })
+    }
+}
+
 /// A path as it stands. One that begins with `~` is refused: no shell will expand it, and a
 /// directory of that name is never what was meant.
 fn path(text: &str) -> Option<PathBuf> {
@@ -588,15 +656,19 @@ impl Form for ListenAddress {
     type Value = Address;
 
     fn expected() -> String {
-        format!("{SOCKET_ADDRESS}, `fd:NAME` (sockets that systemd passes under this name), or `stdin:`")
+        format!(
+            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `fd:NAME` (sockets that systemd passes under this \
+             name), or `stdin:`"
+        )
     }
 
     fn read(given: &Given<'_>) -> Option<Address> {
         match given.text()? {
             "stdin:" => Some(Address::Stdin),
-            text => match text.strip_prefix("fd:") {
-                Some(name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
-                None => socket_address(text),
+            text => match text.split_once(':')? {
+                ("fd", name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
+                ("tls", text) => tcp_address(text).map(Address::Tls),
+                _ => socket_address(text),
             },
         }
     }
@@ -606,7 +678,7 @@ impl Form for ListenAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
     }
 }
 
@@ -659,13 +731,17 @@ fn socket_address(text: &str) -> Option<Address> {
     if let Some(text) = text.strip_prefix("unix:") {
         return path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES).map(Address::Unix);
     }
-    let text = text.strip_prefix("tcp:")?;
+    tcp_address(text.strip_prefix("tcp:")?).map(Address::Tcp)
+}
+
+/// `[HOST:]PORT`.
+fn tcp_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
-        return Some(Address::Tcp(address));
+        return Some(address);
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let port = port.parse().ok()?;
-    matches!(host, "" | "localhost").then(|| Address::Tcp(loopback(port)))
+    matches!(host, "" | "localhost").then(|| loopback(port))
 }
 
 /// The address of a listener to connect to: `unix:PATH`, `tcp:PORT` or `tcp:HOST:PORT`.

@@ -20,20 +20,14 @@ enum Rule {
     Values(&'static [&'static str], &'static str),
 }
 
-const NO_TLS: &str = "listeners speak plain text (remove the key)";
-
 /// The keys and values that are still to come.
 pub(super) const LATER: &[Row] = &[
-    row("listen.*.cert", Rule::Absent(NO_TLS)),
-    row("listen.*.key", Rule::Absent(NO_TLS)),
-    row("listen.*.client_ca", Rule::Absent(NO_TLS)),
-    row("listen.*.allow_uids", Rule::Absent("`mode` says who may connect to a Unix socket (remove the key)")),
     row("listen.*.delivery_stream_name", Rule::Absent("all listeners feed one stream (remove the key)")),
     row(
         "listen.*.address",
         Rule::Values(
-            &["unix-dgram:", "tls:"],
-            "an address is `unix:PATH`, `tcp:HOST:PORT`, `fd:NAME` or `stdin:`",
+            &["unix-dgram:"],
+            "an address is `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, `fd:NAME` or `stdin:`",
         ),
     ),
     row(

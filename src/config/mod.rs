@@ -124,6 +124,40 @@ pub struct ListenConfig {
     pub idle_timeout: Option<Duration>,
     /// What the daemon tells the producer of its records.
     pub acks: Acks,
+    /// Who may connect to a Unix socket.
+    pub allow: Allow,
+    /// For an address of [`Address::Tls`].
+    pub tls: Option<TlsConfig>,
+}
+
+/// Who may connect to a Unix socket, by the numbers of users and groups; if both are none, whoever can
+/// open it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `allow_uids`.
+    pub uids: Option<Vec<u32>>,
+    /// `allow_gids`.
+    pub gids: Option<Vec<u32>>,
+}
+
+impl Allow {
+    /// Whether a process of this user and this main group may.
+    #[must_use]
+    pub fn admits(&self, uid: u32, gid: u32) -> bool {
+        let has = |ids: &Option<Vec<u32>>, id| ids.as_ref().is_some_and(|ids| ids.contains(&id));
+        (self.uids.is_none() && self.gids.is_none()) || has(&self.uids, uid) || has(&self.gids, gid)
+    }
+}
+
+/// What a listener proves itself by, and asks of producers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The file of the certificate chain.
+    pub cert: PathBuf,
+    /// The file of the private key.
+    pub key: PathBuf,
+    /// The file of the authorities that vouch for producers, if they must be vouched for.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// An address to listen on or to connect to.
@@ -133,6 +167,8 @@ pub enum Address {
     Unix(PathBuf),
     /// `tcp:HOST:PORT`, resolved; without a host, loopback.
     Tcp(SocketAddr),
+    /// `tls:HOST:PORT`, as [`Address::Tcp`], with TLS.
+    Tls(SocketAddr),
     /// `stdin:`, the daemon's standard input.
     Stdin,
     /// `fd:NAME`, sockets that systemd listens on and passes under this name.
@@ -144,6 +180,7 @@ impl fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Stdin => f.write_str("stdin:"),
             Self::Activated(name) => write!(f, "fd:{name}"),
         }

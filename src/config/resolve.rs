@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use figment::Figment;
 use figment::error::Kind;
@@ -17,9 +18,9 @@ use super::problem::{Problem, Problems};
 use super::schema;
 use super::table::{Listen, Table};
 use super::{
-    Acks, Address, AggregateConfig, AggregateMode, BufferConfig, Compression, Config, DeadLetterConfig,
-    Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig, SendConfig,
-    SpoolConfig,
+    Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
+    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig,
+    SendConfig, SpoolConfig, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -156,6 +157,29 @@ impl Resolver {
         self.faulty.insert(key.to_owned());
     }
 
+    /// Reports keys of TLS and of users where the address knows neither.
+    fn identity(&mut self, name: &str, listener: &Listen) {
+        let Some(address) = &listener.address.0 else { return };
+        let is_tls = matches!(address, Address::Tls(_));
+        let files = [("cert", &listener.cert), ("key", &listener.key), ("client_ca", &listener.client_ca)];
+        for (key, file) in files {
+            if is_tls && key != "client_ca" {
+                self.require(file, &["listen", name, key]);
+            } else if !is_tls && file.0.is_some() {
+                let rule = format!(
+                    "is of no use at `{address}`: take an address `tls:HOST:PORT`, or remove the key"
+                );
+                self.conflict(&["listen", name, key], &rule);
+            }
+        }
+        for (key, ids) in [("allow_uids", &listener.allow_uids), ("allow_gids", &listener.allow_gids)] {
+            if ids.0.is_some() && !matches!(address, Address::Unix(_) | Address::Activated(_)) {
+                let rule = "is only known of who connects to a Unix socket: remove the key";
+                self.conflict(&["listen", name, key], rule);
+            }
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -173,6 +197,7 @@ impl Resolver {
                 self.conflict(&["listen", name, "acks"], needs);
             }
             self.require(&listener.address, &["listen", name, "address"]);
+            self.identity(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
 
@@ -185,8 +210,12 @@ impl Resolver {
         let mut taken = BTreeMap::new();
         for (key, address) in admin.chain(bound).collect::<Vec<_>>() {
             // Port 0 is another port each time.
-            let shareable = matches!(address, Address::Tcp(address) if address.port() == 0);
-            if let Some(other) = taken.insert(address.to_string(), key.clone()).filter(|_| !shareable) {
+            let port = |address: &SocketAddr| (address.port() == 0, format!("tcp:{address}"));
+            let (shareable, place) = match address {
+                Address::Tcp(address) | Address::Tls(address) => port(address),
+                Address::Unix(_) | Address::Stdin | Address::Activated(_) => (false, address.to_string()),
+            };
+            if let Some(other) = taken.insert(place, key.clone()).filter(|_| !shareable) {
                 let (other, layer) = (other.join("."), self.layer_of(&other));
                 self.conflict(&key, &format!("must not be \"{address}\", which is `{other}` ({layer})"));
             }
@@ -456,6 +485,11 @@ fn listen_config(listener: Listen) -> Option<ListenConfig> {
         max_connections: size(listener.max_connections),
         idle_timeout: listener.idle_timeout.0,
         acks: listener.acks.0,
+        allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },
+        tls: match (listener.cert.0, listener.key.0) {
+            (Some(cert), Some(key)) => Some(TlsConfig { cert, key, client_ca: listener.client_ca.0 }),
+            _ => None,
+        },
     })
 }
 

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{
-    AdminAddress, Cadence, Count, Delimiter, Directory, Flag, Fraction, ListenAddress, Maybe, Mode,
-    Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
+    AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids, ListenAddress, Maybe,
+    Mode, Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
 use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
@@ -124,6 +124,20 @@ table! {
         protocol: Protocol = Protocol::Lines,
         /// Permission bits of the socket file of a `unix:` address.
         mode: Mode = 0o660,
+        /// Numbers of the users who may connect to a Unix socket, beside what `mode` allows. Without
+        /// `allow_uids` and `allow_gids` whoever can open it may.
+        allow_uids: Maybe<Ids> = None,
+        /// Numbers of the groups whose members, by the main group of their process, may connect to a
+        /// Unix socket.
+        allow_gids: Maybe<Ids> = None,
+        /// Certificate chain of a `tls:` address, in PEM. It and the key are read again when their files
+        /// change, for connections that come then.
+        cert: Maybe<File> = None,
+        /// Private key of the certificate, in PEM.
+        key: Maybe<File> = None,
+        /// Certificates of the authorities, in PEM, one of which must have signed the certificate that a
+        /// producer presents; without it producers need none.
+        client_ca: Maybe<File> = None,
         /// Longest record, its delimiter included. A longer one is rejected as a whole and counted.
         max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
         /// Most connections at once; further ones wait in the kernel's queue.

@@ -7,6 +7,7 @@
 mod acks;
 mod connection;
 mod source;
+mod tls;
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +19,11 @@ use tokio_util::task::TaskTracker;
 
 pub use connection::longest_record;
 use source::StdinSource;
+pub use tls::TlsError;
+use tls::{Tls, TlsSource};
 
 use crate::buffer::{Count, Intake, RejectReason};
-use crate::config::{Address, ListenConfig, OnFull, Protocol};
+use crate::config::{Address, Allow, ListenConfig, OnFull, Protocol};
 use crate::framing::Delimiter;
 use crate::socket::{BindError, Connection, Passed, Socket, bind_tcp, bind_unix};
 use crate::telemetry::figures::Figures;
@@ -36,6 +39,7 @@ pub struct Bound {
     name: Arc<str>,
     config: ListenConfig,
     inlet: Inlet,
+    tls: Option<Arc<Tls>>,
     /// One for each connection that there may be, over all sockets of the listener.
     permits: Arc<Semaphore>,
 }
@@ -67,22 +71,39 @@ pub struct Context {
     pub tasks: TaskTracker,
 }
 
+/// Why a listener can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address is in use, not permitted or not there.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It can't prove itself.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 /// Takes the address of the listener called `name`: one socket, or all that systemd passed under
 /// one name. Must be called within a tokio runtime.
 ///
 /// # Errors
 ///
-/// [`BindError`] when the address is in use, not permitted or not there.
-pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Vec<Bound>, BindError> {
+/// See [`ListenError`].
+pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Vec<Bound>, ListenError> {
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
     let inlets = match &config.address {
         Address::Unix(path) => vec![Inlet::Socket(bind_unix(path, config.mode)?)],
-        Address::Tcp(address) => vec![Inlet::Socket(bind_tcp(*address)?)],
+        Address::Tcp(address) | Address::Tls(address) => vec![Inlet::Socket(bind_tcp(*address)?)],
         Address::Stdin => vec![Inlet::Stdin],
         Address::Activated(name) => passed.take(name)?.into_iter().map(Inlet::Socket).collect(),
     };
     let permits = Arc::new(Semaphore::new(config.max_connections));
-    let bound =
-        |inlet| Bound { name: name.into(), config: config.clone(), inlet, permits: Arc::clone(&permits) };
+    let bound = |inlet| Bound {
+        name: name.into(),
+        config: config.clone(),
+        inlet,
+        tls: tls.clone(),
+        permits: Arc::clone(&permits),
+    };
     Ok(inlets.into_iter().map(bound).collect())
 }
 
@@ -91,6 +112,7 @@ pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Ve
 struct Shared {
     name: Arc<str>,
     config: ListenConfig,
+    tls: Option<Arc<Tls>>,
     context: Context,
     rejections: Mutex<Quiet>,
     drops: Mutex<Quiet>,
@@ -111,10 +133,46 @@ impl Shared {
         }
     }
 
+    /// Whether whoever has connected may write here.
+    fn admits(&self, connection: &Connection) -> bool {
+        let Allow { uids, gids } = &self.config.allow;
+        if uids.is_none() && gids.is_none() {
+            return true;
+        }
+        let peer = match connection {
+            Connection::Unix(stream) => stream.peer_cred().ok(),
+            // Which systemd may pass: nothing is known of who is there.
+            Connection::Tcp(_) => None,
+        };
+        let (uid, gid) = (peer.map(|peer| peer.uid()), peer.map(|peer| peer.gid()));
+        let admitted = uid.zip(gid).is_some_and(|(uid, gid)| self.config.allow.admits(uid, gid));
+        if !admitted && let Some(suppressed) = self.may_say_rejection() {
+            let listener = &*self.name;
+            tracing::warn!(
+                listener,
+                uid,
+                gid,
+                suppressed,
+                "Connection refused: its user may not write here."
+            );
+        }
+        admitted
+    }
+
+    /// Reports a handshake that came to nothing.
+    fn say_unproven(&self, error: &io::Error) {
+        if let Some(suppressed) = self.may_say_rejection() {
+            tracing::warn!(listener = &*self.name, %error, suppressed, "Connection refused: no TLS session.");
+        }
+    }
+
+    fn may_say_rejection(&self) -> Option<u64> {
+        self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now())
+    }
+
     /// Reports a connection that can't be read any further.
     fn say_closed(&self, protocol: Protocol, error: &io::Error) {
-        let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
-        if let Some(suppressed) = say {
+        if let Some(suppressed) = self.may_say_rejection() {
             let (listener, protocol) = (&*self.name, protocol.name());
             tracing::warn!(listener, protocol, %error, suppressed, "Connection closed: it does not speak the protocol.");
         }
@@ -123,8 +181,7 @@ impl Shared {
     /// Counts and reports a record that was turned away.
     fn reject(&self, reason: RejectReason, bytes: u64) {
         self.context.figures.ledger().rejected(reason, Count { records: 1, bytes });
-        let say = self.rejections.lock().unwrap_or_else(PoisonError::into_inner).say(now());
-        let Some(suppressed) = say else { return };
+        let Some(suppressed) = self.may_say_rejection() else { return };
         let (listener, reason) = (&*self.name, reason.label());
         let max_record_bytes = self.longest_record();
         tracing::warn!(listener, bytes, reason, max_record_bytes, suppressed, "Record rejected.");
@@ -136,6 +193,7 @@ impl Bound {
     #[must_use]
     pub fn address(&self) -> String {
         match &self.inlet {
+            Inlet::Socket(socket) if self.tls.is_some() => socket.address().replacen("tcp:", "tls:", 1),
             Inlet::Socket(socket) => socket.address(),
             Inlet::Stdin => Address::Stdin.to_string(),
         }
@@ -154,6 +212,7 @@ impl Bound {
         let shared = Arc::new(Shared {
             name: self.name,
             config: self.config,
+            tls: self.tls,
             context,
             rejections: Mutex::new(Quiet::new(5, Duration::from_secs(10))),
             drops: Mutex::new(Quiet::new(1, Duration::from_secs(10))),
@@ -249,9 +308,14 @@ fn spawn(
         let _permit = permit;
         let _counted = shared.context.figures.connection();
         let served = async {
-            match connection {
-                Connection::Unix(stream) => connection::serve(&shared, intake, stream).await,
-                Connection::Tcp(stream) => connection::serve(&shared, intake, stream).await,
+            match (connection, &shared.tls) {
+                (connection, _) if !shared.admits(&connection) => {}
+                (Connection::Unix(stream), _) => connection::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), None) => connection::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+                    Ok(stream) => connection::serve(&shared, intake, TlsSource::new(stream)).await,
+                    Err(error) => shared.say_unproven(&error),
+                },
             }
         };
         tokio::select! {

@@ -21,5 +21,6 @@ mod spool_command;
 mod startup;
 mod stopping;
 mod systemd;
+mod tls;
 #[cfg(feature = "top")]
 mod top;
