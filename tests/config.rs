@@ -407,7 +407,10 @@ fn keys_of_tls_and_of_users_are_refused_where_they_mean_nothing() {
     };
     let plain = "listen.app.address=tcp:1";
     check(&[plain, "listen.app.cert=x"], "`listen.app.cert` is of no use at `tcp:127.0.0.1:1`");
-    check(&[plain, "listen.app.allow_uids=0"], "`listen.app.allow_uids` is only known of who connects to a Unix");
+    check(
+        &[plain, "listen.app.allow_uids=0"],
+        "`listen.app.allow_uids` is only known of who connects to a Unix",
+    );
     check(
         &["listen.app.address=unix:x", "listen.app.allow_gids=0,app"],
         "`listen.app.allow_gids` is \"0,app\", but must be a list of numbers such as [0, 1000]",

@@ -175,6 +175,17 @@ pub enum Address {
     Activated(String),
 }
 
+impl Address {
+    /// The TCP address, with TLS on top or not.
+    #[must_use]
+    pub fn tcp(&self) -> Option<&SocketAddr> {
+        match self {
+            Self::Tcp(address) | Self::Tls(address) => Some(address),
+            Self::Unix(_) | Self::Stdin | Self::Activated(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

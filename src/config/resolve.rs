@@ -5,7 +5,6 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use figment::Figment;
 use figment::error::Kind;
@@ -210,11 +209,9 @@ impl Resolver {
         let mut taken = BTreeMap::new();
         for (key, address) in admin.chain(bound).collect::<Vec<_>>() {
             // Port 0 is another port each time.
-            let port = |address: &SocketAddr| (address.port() == 0, format!("tcp:{address}"));
-            let (shareable, place) = match address {
-                Address::Tcp(address) | Address::Tls(address) => port(address),
-                Address::Unix(_) | Address::Stdin | Address::Activated(_) => (false, address.to_string()),
-            };
+            let tcp = address.tcp();
+            let shareable = tcp.is_some_and(|address| address.port() == 0);
+            let place = tcp.map_or_else(|| address.to_string(), |address| format!("tcp:{address}"));
             if let Some(other) = taken.insert(place, key.clone()).filter(|_| !shareable) {
                 let (other, layer) = (other.join("."), self.layer_of(&other));
                 self.conflict(&key, &format!("must not be \"{address}\", which is `{other}` ({layer})"));

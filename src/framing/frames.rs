@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    // R-N1
+    // R-N2
     #[test]
     fn a_frame_that_ends_early_is_incomplete_and_one_that_is_given_up_is_skipped_to_its_end() {
         let bytes = framed(&[b"whole", b"cut off"]);
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(framed.iter().collect::<Vec<_>>(), [&b"cut off"[..]]);
     }
 
-    // R-N1
+    // R-N2
     #[test]
     fn a_claim_of_four_gigabytes_holds_nothing() {
         let mut frames = framer(b"\n");
