@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::buffer::{
     self, Columns, Count, DropReason, Ending, Intake, Ledger, Outlet, Shares, Spooled, Spooling, opening,
 };
-use crate::config::{AggregateMode, Config};
+use crate::config::{AggregateMode, Config, Effective};
 use crate::drain::{self, Order, Orders};
 use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
@@ -21,6 +21,7 @@ use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS, MAX_RECORD_BYTES};
 use crate::listener;
 use crate::notify::Notifier;
 use crate::poller;
+use crate::reload::{Again, Serving};
 use crate::sender::backoff::Backoff;
 use crate::sender::compression;
 use crate::sender::dead_letter::Store;
@@ -46,6 +47,8 @@ pub struct App {
     spool: Option<ReadySpool>,
     notifier: Notifier,
     otlp: Option<otlp::Plan>,
+    /// The values that the configuration came from, and how it is read again.
+    again: Option<(Vec<Effective>, Again)>,
     started: Instant,
 }
 
@@ -163,7 +166,7 @@ impl App {
             None => None,
         };
         let notifier = Notifier::silent();
-        Ok(Self { config, listeners, admin, store, spool, notifier, otlp: None, started })
+        Ok(Self { config, listeners, admin, store, spool, notifier, otlp: None, again: None, started })
     }
 
     /// The same, telling `notifier` how it fares.
@@ -176,6 +179,12 @@ impl App {
     #[must_use]
     pub fn exporting(self, otlp: Option<otlp::Plan>) -> Self {
         Self { otlp, ..self }
+    }
+
+    /// The same, following a changed configuration, which was made of `values` and is read by `again`.
+    #[must_use]
+    pub fn reloading(self, values: Vec<Effective>, again: Again) -> Self {
+        Self { again: Some((values, again)), ..self }
     }
 
     /// Each listener's name and address, with the ports that the system chose.
@@ -196,8 +205,7 @@ impl App {
         body_bytes: BodyBytes,
         orders: Orders,
     ) -> Ended {
-        let addresses: Vec<(String, String)> = self.listeners().collect();
-        let Self { config, listeners, admin, store, spool, notifier, otlp, started } = self;
+        let Self { config, listeners, admin, store, spool, notifier, otlp, again, started } = self;
         let notifier = Arc::new(notifier);
         let shares = Shares::of(config.buffer.memory, spool.is_some());
         let sizes = Sizes::of(&config, body_bytes);
@@ -220,22 +228,18 @@ impl App {
         .traced(export.as_ref().and_then(otlp::Export::traces));
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
-        let served = TaskTracker::new();
-        for bound in listeners {
-            let (listener, address) = (bound.name(), bound.address());
-            tracing::info!(listener, address, "Listening.");
-            let context = listener::Context {
-                delimiter: Delimiter::new(config.delimiter.clone()),
-                max_record_bytes: sizes.record_bytes,
-                on_full: config.buffer.on_full,
-                figures: Arc::clone(&figures),
-                stop: stop.clone(),
-                abort: control.abort.clone(),
-                tasks: tasks.clone(),
-            };
-            served.spawn(bound.serve(intake.clone(), context));
-        }
-        drop(intake);
+        let context = listener::Context {
+            delimiter: Delimiter::new(config.delimiter.clone()),
+            max_record_bytes: sizes.record_bytes,
+            on_full: config.buffer.on_full,
+            figures: Arc::clone(&figures),
+            stop,
+            abort: control.abort.clone(),
+            tasks: tasks.clone(),
+        };
+        let mut serving = Serving::new(intake, context, control.clone(), config.clone(), again);
+        listeners.into_iter().for_each(|bound| serving.serve(bound));
+        let served = serving.tasks();
         served.close();
         tasks.spawn(take_samples(Arc::clone(&figures), closed.clone()));
         if let Some(interval) = config.monitor.interval {
@@ -263,7 +267,6 @@ impl App {
             tracing::info!(address = socket.address(), "Admin listening.");
             let about = admin::status::About {
                 delivery_stream_name: config.delivery_stream_name.clone(),
-                listeners: addresses,
                 memory_bytes: config.buffer.memory,
                 max_in_flight: config.send.max_in_flight,
                 monitor_interval: config.monitor.interval,
@@ -280,9 +283,16 @@ impl App {
             Order::Finish
         });
         let orders = futures_util::stream::select(orders, ended);
-        let left =
-            drain::obey(orders, worker.run(), &stop, &control, &figures, &notifier, config.shutdown_drain)
-                .await;
+        let left = drain::obey(
+            orders,
+            worker.run(),
+            &mut serving,
+            &control,
+            &figures,
+            &notifier,
+            config.shutdown_drain,
+        )
+        .await;
         // Connections that still tell their producers how far their records have come.
         closed.cancel();
         tasks.close();

@@ -4,14 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook_tokio::Signals;
-use tokio_util::sync::CancellationToken;
-
 use crate::notify::Notifier;
 use crate::sender::worker::Control;
 use crate::telemetry::figures::Figures;
+use futures_util::{Stream, StreamExt};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook_tokio::Signals;
 
 /// What the outside asks of a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +24,14 @@ pub enum Order {
     Flush,
     /// SIGHUP: read the configuration again.
     Reload,
+}
+
+/// The listeners, as far as orders concern them.
+pub trait Listening {
+    /// Follows the configuration as it is now.
+    fn reload(&mut self);
+    /// Takes no more connections, and reads what there is to its end.
+    fn stop(&mut self);
 }
 
 /// Orders, from signals or from a program that holds the daemon in its own process.
@@ -57,20 +63,20 @@ pub fn signals() -> io::Result<Orders> {
 pub async fn obey<T>(
     orders: impl Stream<Item = Order>,
     settled: impl Future<Output = T>,
-    stop: &CancellationToken,
+    listening: &mut impl Listening,
     control: &Control,
     figures: &Figures,
     notifier: &Notifier,
     limit: Duration,
 ) -> T {
     tokio::pin!(settled, orders);
-    let (mut asked, mut deadline) = (false, None);
-    let drain = || {
+    let (mut asked, mut draining, mut deadline) = (false, false, None);
+    let drain = |listening: &mut _| {
         let held = figures.ledger().columns().held;
         tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
         notifier.stopping(limit);
         figures.set_draining();
-        stop.cancel();
+        Listening::stop(listening);
         // What is held goes now, and while `figures` says so what comes goes as it comes.
         control.flush.notify_one();
     };
@@ -90,19 +96,22 @@ pub async fn obey<T>(
             }
             Some(order) = orders.next() => match order {
                 Order::Flush => control.flush.notify_one(),
-                Order::Reload => notifier.reload(|| tracing::warn!(
-                    "This version can't reload: restart the daemon to apply a changed configuration."
-                )),
-                Order::Finish if stop.is_cancelled() => {}
-                Order::Finish => drain(),
+                // Whoever starts the daemon again has it read what there is then.
+                Order::Reload if draining => {}
+                Order::Reload => notifier.reload(|| listening.reload()),
+                Order::Finish if draining => {}
+                Order::Finish => {
+                    draining = true;
+                    drain(listening);
+                }
                 Order::Stop if asked => {
                     tracing::warn!("Asked twice to stop, exiting at once.");
                     control.abort.cancel();
                     deadline = None;
                 }
                 Order::Stop => {
-                    asked = true;
-                    drain();
+                    (asked, draining) = (true, true);
+                    drain(listening);
                     deadline = Some(tokio::time::Instant::from_std(crate::telemetry::now() + limit));
                 }
             },

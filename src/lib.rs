@@ -19,6 +19,7 @@ pub mod local;
 pub mod notify;
 pub mod poller;
 pub mod record;
+pub mod reload;
 pub mod sender;
 pub mod socket;
 pub mod spool;

@@ -224,6 +224,12 @@ impl Passed {
         Self { names: names.take(descriptors.len()).collect(), descriptors }
     }
 
+    /// Nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { descriptors: ListenFd::empty(), names: Vec::new() }
+    }
+
     /// Takes every socket called `name`. Must be called within a tokio runtime.
     ///
     /// # Errors

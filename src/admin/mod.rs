@@ -167,7 +167,6 @@ mod tests {
         figures.sender().state.turn = Some(now());
         let about = status::About {
             delivery_stream_name: "app".into(),
-            listeners: Vec::new(),
             memory_bytes: 1,
             max_in_flight: 8,
             monitor_interval: None,

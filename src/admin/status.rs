@@ -21,8 +21,6 @@ pub const STUCK: Duration = Duration::from_secs(30);
 pub struct About {
     /// The delivery stream.
     pub delivery_stream_name: String,
-    /// Each listener's name and address.
-    pub listeners: Vec<(String, String)>,
     /// `buffer.memory`
     pub memory_bytes: usize,
     /// `send.max_in_flight`
@@ -103,7 +101,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         "uptime_seconds": figures.uptime(now).as_secs(),
         "state": if figures.is_draining() { "draining" } else { "running" },
         "delivery_stream_name": about.delivery_stream_name,
-        "listeners": about.listeners.iter().map(|(name, address)| json!({ "name": name, "address": address })).collect::<Value>(),
+        "listeners": figures.listeners().iter().map(|(name, address)| json!({ "name": name, "address": address })).collect::<Value>(),
         "connections": figures.connections(),
         "live": live(figures, now).reasons.is_empty(),
         "ready": health.reasons.is_empty(),

@@ -240,6 +240,11 @@ impl Batcher {
         }
     }
 
+    /// Lets records wait for at most `linger` from now on, those that wait already included.
+    pub fn set_linger(&mut self, linger: Duration) {
+        self.limits.linger = linger;
+    }
+
     /// Packs what leaves from now on as `packing` says, or not at all.
     pub fn set_packing(&mut self, packing: Option<Packing>) {
         self.packing = packing;

@@ -26,12 +26,20 @@ impl ConfigOptions {
     ///
     /// [`super::USAGE`], the exit code, once every problem was written to standard error.
     pub fn load(self) -> Result<Loaded, u8> {
-        let loaded =
-            load(&Sources::of_process(self.config, self.set)).map_err(|problems| report(&problems))?;
+        let loaded = self.read().map_err(|problems| report(&problems))?;
         for warning in &loaded.warnings {
             say(&format!("warning: {warning}"));
         }
         Ok(loaded)
+    }
+
+    /// The configuration as it is now.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it.
+    pub fn read(self) -> Result<Loaded, Problems> {
+        load(&Sources::of_process(self.config, self.set))
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::options::{ConfigOptions, report, say};
 use crate::app::{App, BodyBytes};
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::drain;
 use crate::firehose::{Sdk, body};
 use crate::notify::Notifier;
+use crate::reload::Again;
 use crate::telemetry;
 
 /// Runs the daemon: takes records from local producers and delivers them
@@ -21,7 +22,8 @@ pub struct Args {
 
 /// Runs the command; returns the exit code.
 pub fn execute(args: Args) -> u8 {
-    let loaded = match args.options.load() {
+    let options = args.options;
+    let loaded = match options.clone().load() {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -31,7 +33,7 @@ pub fn execute(args: Args) -> u8 {
     telemetry::log::start(loaded.config.log);
     match super::runtime() {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(loaded.config));
+            let code = runtime.block_on(serve(loaded, options));
             // A read of standard input can't be called off; there is nothing else to wait for.
             runtime.shutdown_background();
             code
@@ -40,7 +42,8 @@ pub fn execute(args: Args) -> u8 {
     }
 }
 
-async fn serve(config: Config) -> u8 {
+async fn serve(loaded: Loaded, options: ConfigOptions) -> u8 {
+    let Loaded { config, values, .. } = loaded;
     // Handlers first: a signal that comes while the daemon starts is obeyed, not fatal.
     let orders = match drain::signals() {
         Ok(orders) => orders,
@@ -57,7 +60,10 @@ async fn serve(config: Config) -> u8 {
         }
     };
     let app = match App::bind(config.clone()) {
-        Ok(app) => app.with_notifier(Notifier::of_process()).exporting(otlp),
+        Ok(app) => app
+            .with_notifier(Notifier::of_process())
+            .exporting(otlp)
+            .reloading(values, Again::new(move || options.clone().read())),
         Err(error) => {
             say(&format!("error: {error:#}"));
             return super::USAGE;

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,11 +37,81 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration:
 #[derive(Debug)]
 pub struct Bound {
     name: Arc<str>,
-    config: ListenConfig,
     inlet: Inlet,
-    tls: Option<Arc<Tls>>,
+    /// What connections that come are taken by.
+    change: watch::Sender<Change>,
+    closed: CancellationToken,
     /// One for each connection that there may be, over all sockets of the listener.
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
+}
+
+/// What may be changed of a listener that serves: all but its address.
+#[derive(Debug, Clone)]
+pub struct Change {
+    config: ListenConfig,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Steers a listener that serves.
+#[derive(Debug)]
+pub struct Handle {
+    address: String,
+    change: watch::Sender<Change>,
+    closed: CancellationToken,
+    permits: Arc<Permits>,
+}
+
+impl Handle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Takes connections that come from now on by `change`.
+    pub fn change(&self, change: Change) {
+        self.permits.set(change.config.max_connections);
+        self.change.send_replace(change);
+    }
+
+    /// Takes no more connections; those that there are go on.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+}
+
+/// One permit for each connection that there may be.
+#[derive(Debug)]
+struct Permits {
+    semaphore: Arc<Semaphore>,
+    most: Mutex<usize>,
+}
+
+impl Permits {
+    fn new(most: usize) -> Self {
+        Self { semaphore: Arc::new(Semaphore::new(most)), most: Mutex::new(most) }
+    }
+
+    /// Where there are more connections than that, they stay.
+    fn set(&self, to: usize) {
+        let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);
+        if to >= *most {
+            self.semaphore.add_permits(to - *most);
+            *most = to;
+        } else {
+            *most -= self.semaphore.forget_permits(*most - to);
+        }
+    }
+}
+
+/// What a listener of `config` would be changed to.
+///
+/// # Errors
+///
+/// See [`TlsError`].
+pub fn prepare(config: &ListenConfig) -> Result<Change, TlsError> {
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+    Ok(Change { config: config.clone(), tls })
 }
 
 /// Where a listener's connections come from.
@@ -89,19 +159,19 @@ pub enum ListenError {
 ///
 /// See [`ListenError`].
 pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Vec<Bound>, ListenError> {
-    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+    let change = prepare(config)?;
     let inlets = match &config.address {
         Address::Unix(path) => vec![Inlet::Socket(bind_unix(path, config.mode)?)],
         Address::Tcp(address) | Address::Tls(address) => vec![Inlet::Socket(bind_tcp(*address)?)],
         Address::Stdin => vec![Inlet::Stdin],
         Address::Activated(name) => passed.take(name)?.into_iter().map(Inlet::Socket).collect(),
     };
-    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let permits = Arc::new(Permits::new(config.max_connections));
     let bound = |inlet| Bound {
         name: name.into(),
-        config: config.clone(),
         inlet,
-        tls: tls.clone(),
+        change: watch::Sender::new(change.clone()),
+        closed: CancellationToken::new(),
         permits: Arc::clone(&permits),
     };
     Ok(inlets.into_iter().map(bound).collect())
@@ -114,11 +184,23 @@ struct Shared {
     config: ListenConfig,
     tls: Option<Arc<Tls>>,
     context: Context,
-    rejections: Mutex<Quiet>,
-    drops: Mutex<Quiet>,
+    rejections: Arc<Mutex<Quiet>>,
+    drops: Arc<Mutex<Quiet>>,
 }
 
 impl Shared {
+    /// The same listener, changed.
+    fn changed(&self, Change { config, tls }: Change) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            config,
+            tls,
+            context: self.context.clone(),
+            rejections: Arc::clone(&self.rejections),
+            drops: Arc::clone(&self.drops),
+        }
+    }
+
     /// Bytes of the longest record that is taken.
     fn longest_record(&self) -> usize {
         self.config.max_record_bytes.min(self.context.max_record_bytes)
@@ -193,7 +275,9 @@ impl Bound {
     #[must_use]
     pub fn address(&self) -> String {
         match &self.inlet {
-            Inlet::Socket(socket) if self.tls.is_some() => socket.address().replacen("tcp:", "tls:", 1),
+            Inlet::Socket(socket) if self.change.borrow().tls.is_some() => {
+                socket.address().replacen("tcp:", "tls:", 1)
+            }
             Inlet::Socket(socket) => socket.address(),
             Inlet::Stdin => Address::Stdin.to_string(),
         }
@@ -205,24 +289,37 @@ impl Bound {
         &self.name
     }
 
+    /// What steers it once it serves.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            address: self.address(),
+            change: self.change.clone(),
+            closed: self.closed.clone(),
+            permits: Arc::clone(&self.permits),
+        }
+    }
+
     /// Accepts and reads connections until told to stop, or until standard input ends. Every
     /// connection that is accepted is a task of its own, tracked in `context.tasks`; it holds a
     /// clone of `intake` until it has handed over its last record.
     pub async fn serve(self, intake: Intake, context: Context) {
-        let shared = Arc::new(Shared {
+        let mut change = self.change.subscribe();
+        let Change { config, tls } = change.borrow_and_update().clone();
+        let mut shared = Arc::new(Shared {
             name: self.name,
-            config: self.config,
-            tls: self.tls,
+            config,
+            tls,
             context,
-            rejections: Mutex::new(Quiet::new(5, Duration::from_secs(10))),
-            drops: Mutex::new(Quiet::new(1, Duration::from_secs(10))),
+            rejections: Arc::new(Mutex::new(Quiet::new(5, Duration::from_secs(10)))),
+            drops: Arc::new(Mutex::new(Quiet::new(1, Duration::from_secs(10)))),
         });
+        let (stop, closed) = (shared.context.stop.clone(), self.closed);
         let socket = match self.inlet {
             Inlet::Socket(socket) => socket,
             Inlet::Stdin => return read_stdin(&shared, intake).await,
         };
-        let permits = self.permits;
-        let stop = shared.context.stop.clone();
+        let permits = Arc::clone(&self.permits.semaphore);
         let mut pause = ACCEPT_PAUSE.0;
         let mut full = Quiet::new(1, Duration::from_secs(10));
         loop {
@@ -239,14 +336,19 @@ impl Bound {
             }
             let permit = tokio::select! {
                 () = stop.cancelled() => break,
+                () = closed.cancelled() => break,
                 permit = Arc::clone(&permits).acquire_owned() => permit,
             };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
+                () = closed.cancelled() => break,
                 accepted = socket.accept() => accepted,
             };
             match accepted {
                 Ok(connection) => {
+                    if change.has_changed().unwrap_or(false) {
+                        shared = Arc::new(shared.changed(change.borrow_and_update().clone()));
+                    }
                     spawn(&shared, &intake, connection, permit.ok());
                     pause = ACCEPT_PAUSE.0;
                 }
@@ -258,6 +360,7 @@ impl Bound {
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
+                        () = closed.cancelled() => break,
                         () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);

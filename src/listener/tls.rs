@@ -180,10 +180,7 @@ fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'s
 }
 
 fn wrong(path: &Path, what: &'static str, error: &pem::Error) -> TlsError {
-    let reason = match error {
-        pem::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
-    };
+    let reason = if let pem::Error::Io(error) = error { error.to_string() } else { error.to_string() };
     TlsError::File { path: path.to_owned(), what, reason }
 }
 

@@ -57,6 +57,11 @@ impl Gate {
         Self { backoff, trouble: None }
     }
 
+    /// Waits as `backoff` says from the next failure on.
+    pub fn set_backoff(&mut self, backoff: Backoff) {
+        self.backoff = backoff;
+    }
+
     // snippet-start:[firehose.rust.hydrant.gate]
     /// A request that was sent at `sent` failed as a whole.
     pub fn handle_failure(

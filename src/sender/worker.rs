@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -27,7 +27,7 @@ use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
 use crate::buffer::{Count, DropReason, Fate, Outlet};
-use crate::config::{AggregateConfig, AggregateMode, Compression, OnFull};
+use crate::config::{AggregateConfig, AggregateMode, Compression, Config, OnFull, RetryConfig};
 use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::record::{Chunk, Span};
 use crate::telemetry::figures::{Figures, Outcome, PackingState, Trouble};
@@ -88,6 +88,37 @@ pub struct Control {
     pub flush: Arc<Notify>,
     /// Stop at once and account for what is left.
     pub abort: CancellationToken,
+    tuning: watch::Sender<Option<Tuning>>,
+}
+
+impl Control {
+    /// Goes by `tuning` from now on.
+    pub fn retune(&self, tuning: Tuning) {
+        self.tuning.send_replace(Some(tuning));
+    }
+}
+
+/// What of the settings may be changed while the worker runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Longest wait of a record for its batch to fill.
+    pub linger: Duration,
+    /// Waits between attempts.
+    pub backoff: Backoff,
+    /// Retries of a record's own failures.
+    pub max_retries: u32,
+    /// How long a stream-wide failure is waited out.
+    pub give_up_after: Option<Duration>,
+}
+
+impl Tuning {
+    /// As `config` says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let RetryConfig { max_retries, base_delay, max_delay, jitter, give_up_after } = config.retry;
+        let backoff = Backoff { base: base_delay, max: max_delay, jitter };
+        Self { linger: config.linger, backoff, max_retries, give_up_after }
+    }
 }
 
 /// What became of a flight, by its id.
@@ -104,6 +135,7 @@ pub struct Worker<F> {
     settings: Settings,
     outlet: Outlet,
     control: Control,
+    tuning: watch::Receiver<Option<Tuning>>,
     store: Option<Arc<Store>>,
     figures: Arc<Figures>,
     batcher: Batcher,
@@ -167,6 +199,7 @@ impl<F: Firehose> Worker<F> {
             compressions: FuturesUnordered::new(),
             firehose,
             settings,
+            tuning: control.tuning.subscribe(),
             outlet,
             control,
             store,
@@ -259,6 +292,7 @@ impl<F: Firehose> Worker<F> {
                 () = self.outlet.pressure.told() => self.pressed = true,
                 () = self.outlet.account.written(), if self.outlet.account.unwritten() >= MAX_UNWRITTEN => {}
                 () = self.control.flush.notified() => self.apply_flush(),
+                Ok(()) = self.tuning.changed() => self.apply_tuning(),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }
         }
@@ -351,6 +385,15 @@ impl<F: Firehose> Worker<F> {
         self.bodies = self.bodies - flight.body + body;
         (flight.body, flight.requested, flight.members) = (body, now(), Some(members));
         self.put(id, put);
+    }
+
+    fn apply_tuning(&mut self) {
+        let Some(tuning) = *self.tuning.borrow_and_update() else { return };
+        let Tuning { linger, backoff, max_retries, give_up_after } = tuning;
+        self.batcher.set_linger(linger);
+        self.gate.set_backoff(backoff);
+        (self.settings.limits.linger, self.settings.backoff) = (linger, backoff);
+        (self.settings.max_retries, self.settings.give_up_after) = (max_retries, give_up_after);
     }
 
     fn apply_chunk(&mut self, chunk: Option<Chunk>) {

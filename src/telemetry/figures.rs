@@ -192,6 +192,7 @@ pub struct Figures {
     draining: AtomicBool,
     accept_pauses: AtomicU64,
     stream_name: OnceLock<String>,
+    listeners: Mutex<Vec<(String, String)>>,
     buffer: OnceLock<Vec<Budget>>,
     spool: Mutex<Option<SpoolFigures>>,
     stream: Mutex<Stream>,
@@ -331,6 +332,7 @@ impl Figures {
             draining: AtomicBool::new(false),
             accept_pauses: AtomicU64::new(0),
             stream_name: OnceLock::new(),
+            listeners: Mutex::default(),
             buffer: OnceLock::new(),
             spool: Mutex::default(),
             stream: Mutex::default(),
@@ -401,6 +403,17 @@ impl Figures {
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
+    }
+
+    /// Says where producers may connect: each listener's name and address.
+    pub fn set_listeners(&self, listeners: Vec<(String, String)>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+    }
+
+    /// Each listener's name and address.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<(String, String)> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says which delivery stream records go to.

@@ -16,6 +16,7 @@ mod hostile;
 mod ingest;
 mod monitor;
 mod packing;
+mod reload;
 mod send;
 mod spool;
 mod spool_command;

@@ -234,25 +234,6 @@ async fn producers_are_told_what_was_delivered_before_the_daemon_ends() {
     assert_eq!(told.lines().last(), Some("123"));
 }
 
-// R-D8
-#[tokio::test]
-async fn sighup_asks_for_a_restart_and_changes_nothing() {
-    let sink = Sink::start(Options::default()).await;
-    let mut daemon = Daemon::start(&sink.local.url(), &["linger=1ms"]).await;
-    let mut stream = daemon.connect().await;
-    stream.write_all(b"before\n").await.unwrap();
-    daemon.signal("HUP");
-    let said = daemon
-        .until_said("This version can't reload: restart the daemon to apply a changed configuration.")
-        .await;
-    assert_eq!(said["level"], "WARN");
-    stream.write_all(b"after\n").await.unwrap();
-    daemon.until_settled(2).await;
-    let ended = daemon.stop().await;
-    assert!(ended.status.success());
-    assert_eq!(sink.delivered().await, b"before\nafter\n");
-}
-
 /// A daemon with no listener but its standard input.
 async fn with_stdin(sink: &Sink, settings: &[&str]) -> Daemon {
     let endpoint = format!("endpoint_url={}", sink.local.url());

@@ -46,7 +46,7 @@ impl Manager {
     }
 }
 
-// R-D9
+// R-D8, R-D9
 #[tokio::test]
 async fn the_service_manager_is_told_of_start_progress_reload_and_stop() {
     let sink = Sink::start(Options::default()).await;

@@ -85,9 +85,9 @@ fn every_member_of_the_status_is_specified_and_no_other() {
     });
     figures.sender().state.packing =
         Some(PackingState { packed: true, reason: "S3 takes records as one text".to_owned() });
+    figures.set_listeners(vec![("app".to_owned(), "stdin:".to_owned())]);
     let about = About {
         delivery_stream_name: "app".to_owned(),
-        listeners: vec![("app".to_owned(), "stdin:".to_owned())],
         memory_bytes: 1,
         max_in_flight: 8,
         monitor_interval: Some(Duration::from_secs(60)),

@@ -99,7 +99,6 @@ mod tests {
     fn serve(address: &str) -> (Address, JoinSet<()>) {
         let about = About {
             delivery_stream_name: "app".to_owned(),
-            listeners: Vec::new(),
             memory_bytes: 1,
             max_in_flight: 8,
             monitor_interval: None,
