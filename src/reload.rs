@@ -12,7 +12,7 @@ use std::fmt;
 use tokio_util::task::TaskTracker;
 
 use crate::buffer::Intake;
-use crate::config::{Address, Config, Effective, Loaded, Problems};
+use crate::config::{Address, Config, Effective, ListenConfig, Loaded, Problems};
 use crate::drain::Listening;
 use crate::listener::{self, Bound, Context, Handle};
 use crate::sender::worker::{Control, Tuning};
@@ -149,7 +149,8 @@ impl Serving {
         let Loaded { config, values: effective, .. } = (again.0)().map_err(|error| refused(&error))?;
         config.require_listeners().map_err(|error| refused(&error))?;
         let new = values(&effective);
-        let Changes { followed, restart } = Changes::between(&self.values, &new);
+        let Changes { mut followed, restart } = Changes::between(&self.values, &new);
+        followed.extend(self.changed_secrets(&config));
         self.follow_listeners(&config)?;
 
         self.control.retune(Tuning::of(&config));
@@ -168,6 +169,19 @@ impl Serving {
         }
         (self.config.listen, self.config.log.level) = (config.listen, config.log.level);
         Ok(())
+    }
+
+    /// Keys whose values are not among what is shown.
+    fn changed_secrets(&self, config: &Config) -> BTreeSet<String> {
+        let secret = |config: &Config, name: &str| {
+            config.listen.get(name).and_then(|listen: &ListenConfig| listen.forward.shared_key.clone())
+        };
+        let is_changed = |name: &&String| {
+            let before = secret(&self.config, name);
+            before.zip(secret(config, name)).is_some_and(|(before, after)| before != after)
+        };
+        let names = self.config.listen.keys().filter(is_changed);
+        names.map(|name| format!("listen.{name}.shared_key")).collect()
     }
 
     /// Takes what new addresses there are; then lets listeners come, change and go.

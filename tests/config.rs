@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use hydrant::config::{Address, Config, Loaded, OnFull, Problems, Sources, load};
+use hydrant::config::{Acks, Address, Config, Loaded, OnFull, Problems, Sources, load};
 use proptest::prelude::*;
 
 const STREAM: &str = "delivery_stream_name=s";
@@ -419,6 +419,55 @@ fn keys_of_tls_and_of_users_are_refused_where_they_mean_nothing() {
     let config = of_file(file).unwrap().config;
     assert_eq!(config.listen["app"].allow.uids.as_deref(), Some(&[0, 1000][..]));
     assert_problems(of_file("listen.app.address = 'tls:1'"), &["`listen.app.cert`", "`listen.app.key`"]);
+}
+
+// R-F8
+#[test]
+fn keys_of_forward_are_refused_elsewhere_and_its_acks_follow_the_spool() {
+    let check = |assignments: &[&str], expected: &str| {
+        let all: Vec<_> = ["listen.app.address=tcp:0"].iter().chain(assignments).copied().collect();
+        assert_problems(of_set(&all), &[&format!("--set: {expected}")]);
+    };
+    let needs = "is of no use with the protocol \"lines\": take \"forward\" for `listen.app.protocol`";
+    check(&["listen.app.tag_key=x"], &format!("`listen.app.tag_key` {needs}"));
+    check(&["listen.app.time_key="], &format!("`listen.app.time_key` {needs}"));
+    check(&["listen.app.shared_key=opensesame"], &format!("`listen.app.shared_key` {needs}"));
+    let frames = ["listen.app.protocol=frames", "listen.app.shared_key=x"];
+    check(&frames, "`listen.app.shared_key` is of no use with the protocol \"frames\"");
+    let forward = "listen.app.protocol=forward";
+    let long = format!("listen.app.tag_key={}", "x".repeat(65));
+    check(&[forward, &long], &format!("`listen.app.tag_key` is \"{}\", but must be", "x".repeat(65)));
+    let acks = |assignments: &[&str]| {
+        let all: Vec<_> = ["listen.app.address=tcp:0", forward].iter().chain(assignments).copied().collect();
+        of_set(&all).unwrap().config.listen["app"].acks
+    };
+    assert_eq!(acks(&[]), Acks::Received);
+    assert_eq!(acks(&["buffer.directory=/spool"]), Acks::Durable);
+    assert_eq!(acks(&["buffer.directory=/spool", "listen.app.acks=off"]), Acks::Off);
+    assert_eq!(acks(&["listen.app.address=stdin:"]), Acks::Off);
+    assert_eq!(of_set(&["listen.app.address=tcp:0"]).unwrap().config.listen["app"].acks, Acks::Off);
+    check(
+        &["listen.app.address=stdin:", forward, "listen.app.shared_key=x"],
+        "`listen.app.shared_key` can't be asked for at `stdin:`",
+    );
+}
+
+// R-F7
+#[test]
+fn a_shared_key_is_never_shown() {
+    let settings = ["listen.app.address=tcp:0", "listen.app.protocol=forward"];
+    let with = |key: &str| of_set(&[&settings[..], &[key]].concat());
+    let loaded = with("listen.app.shared_key=opensesame").unwrap();
+    assert!(!format!("{loaded:?}").contains("opensesame"));
+    let shown = loaded.values.iter().find(|value| value.key == "listen.app.shared_key").unwrap();
+    assert_eq!(shown.value, "\"(secret)\"");
+    let long = "opensesame".repeat(200);
+    let problems = with(&format!("listen.app.shared_key={long}")).unwrap_err().to_string();
+    let number = of_file("[listen.app]\naddress='tcp:0'\nprotocol='forward'\nshared_key=31337").unwrap_err();
+    for problems in [problems, number.to_string()] {
+        assert!(problems.contains("`listen.app.shared_key` is (secret), but must be text"), "{problems}");
+        assert!(!problems.contains("opensesame") && !problems.contains("31337"), "{problems}");
+    }
 }
 
 // R-C8

@@ -203,6 +203,12 @@ impl Partial {
         }
     }
 
+    /// Says that it gave up its unfinished record, or is not the one at fault. What is left, such as half a
+    /// length, is not asked for again at once.
+    pub fn gave_up(&self) {
+        self.evict.wanted.store(false, Ordering::Relaxed);
+    }
+
     /// Returns when the connection is to give up its unfinished record.
     ///
     /// # Cancel safety
@@ -294,6 +300,27 @@ mod tests {
             sent += 1;
         }
         assert!((19..=20).contains(&sent), "given up after {sent} half seconds");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_for_memory_is_not_silent_and_one_that_gave_up_is_not_asked_at_once() {
+        let [fed, hungry, taker, waiter] = enter(100);
+        for partial in [&fed, &hungry] {
+            partial.admit(40).await;
+            partial.hold(40);
+        }
+        hungry.admit(50).await;
+        taker.admit(40).await;
+        tokio::time::advance(SILENCE).await;
+        taker.hold(40);
+        assert!(poll!(std::pin::pin!(waiter.admit(20))).is_pending());
+        tokio::time::advance(SILENCE).await;
+        assert!(poll!(std::pin::pin!(waiter.admit(20))).is_pending());
+        assert!(poll!(std::pin::pin!(fed.evicted())).is_ready());
+        assert!(poll!(std::pin::pin!(hungry.evicted())).is_pending());
+        fed.hold(3);
+        fed.gave_up();
+        assert!(poll!(std::pin::pin!(fed.evicted())).is_pending());
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, Secret};
 use crate::limits;
 
 /// How a value is written.
@@ -649,6 +649,63 @@ impl Form for Delimiter {
     }
 }
 
+/// Name of a member of a JSON object; empty for none.
+pub(super) enum Key {}
+
+impl Key {
+    const MAX_BYTES: usize = 64;
+}
+
+impl Form for Key {
+    type Value = String;
+
+    fn expected() -> String {
+        format!("the name of a key, at most {} bytes; empty for none", Self::MAX_BYTES)
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        given.text().filter(|text| text.len() <= Self::MAX_BYTES).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "maxLength": Self::MAX_BYTES })
+    }
+}
+
+/// A secret. It is never written: not by `hydrant check`, and not in what is said of a wrong one.
+pub(super) enum Hidden {}
+
+impl Hidden {
+    const MAX_BYTES: usize = 1024;
+    /// What is written in its stead.
+    pub(super) const WRITTEN: &str = "(secret)";
+}
+
+impl Form for Hidden {
+    type Value = Secret;
+
+    fn expected() -> String {
+        format!("text of at most {} bytes", Self::MAX_BYTES)
+    }
+
+    fn read(given: &Given<'_>) -> Option<Secret> {
+        let text = given.text().filter(|text| (1..=Self::MAX_BYTES).contains(&text.len()))?;
+        Some(Secret(text.to_owned().into()))
+    }
+
+    fn write(_: &Secret) -> Json {
+        Self::WRITTEN.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "maxLength": Self::MAX_BYTES, "writeOnly": true })
+    }
+}
+
 /// Where a listener listens.
 pub(super) enum ListenAddress {}
 
@@ -790,8 +847,11 @@ impl<T: Words> Form for T {
 }
 
 impl Words for Protocol {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Lines.name(), Self::Lines), (Self::Frames.name(), Self::Frames)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Lines.name(), Self::Lines),
+        (Self::Frames.name(), Self::Frames),
+        (Self::Forward.name(), Self::Forward),
+    ];
 }
 
 impl Words for Acks {

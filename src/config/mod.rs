@@ -128,6 +128,37 @@ pub struct ListenConfig {
     pub allow: Allow,
     /// For an address of [`Address::Tls`].
     pub tls: Option<TlsConfig>,
+    /// For [`Protocol::Forward`].
+    pub forward: ForwardConfig,
+}
+
+/// What there is to choose of Fluent Forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardConfig {
+    /// Key of a record's time; empty for none.
+    pub time_key: String,
+    /// Key of its tag; empty for none.
+    pub tag_key: String,
+    /// What a producer has to know.
+    pub shared_key: Option<Secret>,
+}
+
+/// What is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Bytes);
+
+impl Secret {
+    /// Itself.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// Who may connect to a Unix socket, by the numbers of users and groups; if both are none, whoever can
@@ -205,6 +236,8 @@ pub enum Protocol {
     Lines,
     /// A length of 4 bytes, big-endian, before each record.
     Frames,
+    /// Fluent Forward.
+    Forward,
 }
 
 impl Protocol {
@@ -214,6 +247,7 @@ impl Protocol {
         match self {
             Self::Lines => "lines",
             Self::Frames => "frames",
+            Self::Forward => "forward",
         }
     }
 }

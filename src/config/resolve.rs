@@ -10,7 +10,7 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::value::{Dict, Value};
 
-use super::form::{Form, Maybe, Setting};
+use super::form::{Form, Hidden, Maybe, Setting};
 use super::later::LATER;
 use super::layer::{self, Layer};
 use super::problem::{Problem, Problems};
@@ -18,8 +18,8 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
-    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig,
-    SendConfig, SpoolConfig, TlsConfig,
+    DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig,
+    Protocol, RetryConfig, SendConfig, SpoolConfig, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -67,6 +67,9 @@ pub(super) struct Found {
 impl Found {
     /// The value as one could write it.
     pub(super) fn shown(&self) -> String {
+        if schema::is_secret(&self.key) {
+            return Hidden::WRITTEN.to_owned();
+        }
         serde_json::to_string(&self.value).unwrap_or_default()
     }
 
@@ -179,6 +182,30 @@ impl Resolver {
         }
     }
 
+    /// Reports keys of Fluent Forward where another protocol is spoken.
+    fn forward(&mut self, name: &str, listener: &Listen) {
+        let defaults = Listen::default();
+        let keys = [
+            ("time_key", listener.time_key.0 != defaults.time_key.0),
+            ("tag_key", listener.tag_key.0 != defaults.tag_key.0),
+            ("shared_key", listener.shared_key.0.is_some()),
+        ];
+        let protocol = listener.protocol.0;
+        for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set && protocol != Protocol::Forward) {
+            let rule = format!(
+                "is of no use with the protocol \"{}\": take \"forward\" for `listen.{name}.protocol`, or \
+                 remove the key",
+                protocol.name()
+            );
+            self.conflict(&["listen", name, key], &rule);
+        }
+        let at_stdin = listener.address.0 == Some(Address::Stdin) && protocol == Protocol::Forward;
+        if at_stdin && listener.shared_key.0.is_some() {
+            let nobody = "can't be asked for at `stdin:`, where nobody could answer: remove the key";
+            self.conflict(&["listen", name, "shared_key"], nobody);
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -186,17 +213,19 @@ impl Resolver {
                 let name_rule = "must have a name of 1 to 32 lower-case letters, digits, `_` and `-`";
                 self.conflict(&["listen", name], name_rule);
             }
-            if listener.address.0 == Some(Address::Stdin) && listener.acks.0 != Acks::Off {
+            let acks = listener.acks.0.unwrap_or(Acks::Off);
+            if listener.address.0 == Some(Address::Stdin) && acks != Acks::Off {
                 let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
                 self.conflict(&["listen", name, "acks"], at_stdin);
             }
-            if listener.acks.0 == Acks::Durable && table.buffer.directory.0.is_none() {
+            if acks == Acks::Durable && table.buffer.directory.0.is_none() {
                 let needs =
                     "is \"durable\", which needs a spool: set `buffer.directory`, or take \"received\"";
                 self.conflict(&["listen", name, "acks"], needs);
             }
             self.require(&listener.address, &["listen", name, "address"]);
             self.identity(name, listener);
+            self.forward(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
 
@@ -407,6 +436,7 @@ fn is_listener_name(name: &str) -> bool {
 
 /// The types that the other rooms see. The table has no gaps left but optional ones.
 fn config(table: Table) -> Config {
+    let is_spooled = table.buffer.directory.0.is_some();
     Config {
         delivery_stream_name: table.delivery_stream_name.0.unwrap_or_default(),
         region: table.region.0,
@@ -418,7 +448,7 @@ fn config(table: Table) -> Config {
         listen: table
             .listen
             .into_iter()
-            .filter_map(|(name, listener)| Some((name, listen_config(listener)?)))
+            .filter_map(|(name, listener)| Some((name, listen_config(listener, is_spooled)?)))
             .collect(),
         buffer: BufferConfig {
             memory: size(table.buffer.memory),
@@ -473,19 +503,31 @@ fn config(table: Table) -> Config {
     }
 }
 
-fn listen_config(listener: Listen) -> Option<ListenConfig> {
+fn listen_config(listener: Listen, is_spooled: bool) -> Option<ListenConfig> {
+    let address = listener.address.0?;
+    let acks = listener.acks.0.unwrap_or(match listener.protocol.0 {
+        Protocol::Forward if address == Address::Stdin => Acks::Off,
+        Protocol::Forward if is_spooled => Acks::Durable,
+        Protocol::Forward => Acks::Received,
+        Protocol::Lines | Protocol::Frames => Acks::Off,
+    });
     Some(ListenConfig {
-        address: listener.address.0?,
+        address,
         protocol: listener.protocol.0,
         mode: listener.mode.0,
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),
         idle_timeout: listener.idle_timeout.0,
-        acks: listener.acks.0,
+        acks,
         allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },
         tls: match (listener.cert.0, listener.key.0) {
             (Some(cert), Some(key)) => Some(TlsConfig { cert, key, client_ca: listener.client_ca.0 }),
             _ => None,
+        },
+        forward: ForwardConfig {
+            time_key: listener.time_key.0,
+            tag_key: listener.tag_key.0,
+            shared_key: listener.shared_key.0,
         },
     })
 }

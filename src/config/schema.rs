@@ -94,6 +94,11 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// Whether the values of `key` are never shown.
+pub(super) fn is_secret(key: &str) -> bool {
+    key.starts_with("listen.") && key.ends_with(".shared_key")
+}
+
 fn table_schema() -> Json {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     settings.into_generator().into_root_schema_for::<Table>().to_value()

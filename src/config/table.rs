@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{
-    AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids, ListenAddress, Maybe,
-    Mode, Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
+    AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Hidden, Ids, Key,
+    ListenAddress, Maybe, Mode, Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
 };
 use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
@@ -120,7 +120,8 @@ table! {
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
         /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
-        /// of 4 bytes, big-endian, before each record.
+        /// of 4 bytes, big-endian, before each record; `forward` is Fluent Forward, each entry of which
+        /// becomes a record in JSON.
         protocol: Protocol = Protocol::Lines,
         /// Permission bits of the socket file of a `unix:` address.
         mode: Mode = 0o660,
@@ -144,10 +145,20 @@ table! {
         max_connections: Count<1, 65_536> = 4096,
         /// A connection that sends nothing for this long is closed; `0s` is never.
         idle_timeout: Patience<0, DAY> = None,
-        /// Which level the producer is told of, as a decimal line with the connection's count of
-        /// records that reached it: `received` is in memory, `durable` in the spool (which needs
-        /// `buffer.directory`), `delivered` is answered by Firehose.
-        acks: Acks = Acks::Off,
+        /// Which level the producer is told of: `received` is in memory, `durable` in the spool (which
+        /// needs `buffer.directory`), `delivered` is answered by Firehose. With `lines` and `frames` it is
+        /// told by a decimal line with the connection's count of records that reached it, with `forward`
+        /// as its protocol has it. Without the key `off`; with `forward` `durable` where there is a spool,
+        /// else `received`.
+        acks: Maybe<Acks> = None,
+        /// Key under which a record of `forward` has its time, in RFC 3339; empty for none. A record that
+        /// has such a key keeps its own.
+        time_key: Key = "time".to_owned(),
+        /// The same for its tag.
+        tag_key: Key = "tag".to_owned(),
+        /// What producers of `forward` have to prove that they know (Fluentd's and Fluent Bit's
+        /// `shared_key`). It is never shown.
+        shared_key: Maybe<Hidden> = None,
     }
 }
 

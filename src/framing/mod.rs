@@ -1,12 +1,14 @@
-//! From a connection's bytes to records: one file a protocol.
+//! From a connection's bytes to records: one file or folder a protocol.
 //!
 //! Framers are pure: they take the bytes that a shell has read and leave what is not yet whole
-//! in the buffer that they were given. They never hold record bytes themselves, so the memory of
-//! a connection is the capacity of its one buffer.
+//! in the buffer that they were given. What they hold beside it they say, so the memory of a connection is
+//! the capacity of its one buffer and that.
 
+pub mod forward;
 mod frames;
 mod lines;
 
+pub use forward::Forward;
 pub use frames::Frames;
 pub use lines::Lines;
 
@@ -30,8 +32,23 @@ pub trait Framer: Send {
     fn abandon(&mut self, buffer: &mut BytesMut, why: Skip);
 
     /// Most bytes that the records of `bytes` bytes can need beside those bytes: the ends, and copies
-    /// where records are not taken as they came.
+    /// where records are not taken as they came. With 0, what the next call needs that no read precedes
+    /// ([`Framed::more`]).
     fn overhead(&self, bytes: usize) -> usize;
+
+    /// Bytes that it holds beside the buffer until the next call. What they grow by is part of
+    /// [`Framer::overhead`].
+    fn held(&self) -> usize {
+        0
+    }
+
+    /// Whether its records never share the buffer's memory.
+    fn is_apart(&self) -> bool {
+        false
+    }
+
+    /// The records of the last call were dropped for want of room, so nobody may be told that he was heard.
+    fn dropped(&mut self) {}
 }
 
 /// Follows each record that does not already end with it. May be empty.
@@ -72,6 +89,8 @@ pub struct Framed {
     /// What was found in place of the protocol, as a sentence's end. Nothing of the connection can be
     /// read any more.
     pub broken: Option<&'static str>,
+    /// It would go on without another read, once there is memory for what [`Framer::overhead`] says of 0.
+    pub more: bool,
 }
 
 /// Bytes for the producer, of a protocol that has answers of its own.

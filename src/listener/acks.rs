@@ -87,7 +87,6 @@ impl Acker {
     }
 
     /// For a protocol that has answers of its own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no protocol yet has answers"))]
     pub(super) fn replying(level: Acks) -> Self {
         Self { tells: Tells::Replies(VecDeque::new()), ..Self::counting(level) }
     }

@@ -15,7 +15,8 @@ use super::acks::Acker;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
-use crate::config::{OnFull, Protocol};
+use crate::config::{Acks, ForwardConfig, OnFull, Protocol};
+use crate::framing::forward::{self, Forward};
 use crate::framing::{Framed, Framer, Frames, Lines, Skip};
 use crate::record::Chunk;
 use crate::telemetry::now;
@@ -54,11 +55,37 @@ fn most_read_bytes(framer: &impl Framer, capacity: usize) -> usize {
 /// Reads `source` until it ends, breaks, or is told to stop.
 pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S) {
     let (delimiter, longest) = (shared.context.delimiter.clone(), shared.longest_record());
-    let acker = Acker::counting(shared.config.acks);
+    let acker = || Acker::counting(shared.config.acks);
     match shared.config.protocol {
-        Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker).await,
-        Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker).await,
+        Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker()).await,
+        Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker()).await,
+        Protocol::Forward => {
+            // What comes out of gzip is held beside what is read.
+            let longest = longest.min(intake.capacity() / 4);
+            match speak_forward(shared, Forward::new(delimiter, longest, &forward_settings(shared))) {
+                Ok((framer, acker)) => read(shared, intake, source, framer, acker).await,
+                Err(error) => shared.say_closed(Protocol::Forward, &error),
+            }
+        }
     }
+}
+
+fn forward_settings(shared: &Shared) -> forward::Settings {
+    let ForwardConfig { time_key, tag_key, .. } = shared.config.forward.clone();
+    forward::Settings { time_key, tag_key, answers: shared.config.acks != Acks::Off }
+}
+
+/// The framer with what its producer is told first.
+fn speak_forward(shared: &Shared, framer: Forward) -> io::Result<(Forward, Acker)> {
+    let mut acker = Acker::replying(shared.config.acks);
+    let Some(key) = &shared.config.forward.shared_key else { return Ok((framer, acker)) };
+    let key = forward::SharedKey::new(key.bytes().clone());
+    let mut chance = [0; forward::NONCE_BYTES];
+    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut chance);
+    filled.map_err(|_| io::Error::other("the system has no randomness for a handshake"))?;
+    let (framer, helo) = framer.with_key(key, chance);
+    acker.reply([helo]);
+    Ok((framer, acker))
 }
 
 async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, framer: F, acker: Acker) {
@@ -69,6 +96,8 @@ async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, 
         acker,
         buffer: BytesMut::new(),
         hold: Reservation::none(),
+        kept: Reservation::none(),
+        more: false,
         read_bytes: READ_BYTES.0.min(most_read_bytes),
         most_read_bytes,
         intake,
@@ -90,6 +119,10 @@ struct Reader<'a, S, F> {
     buffer: BytesMut,
     /// For the capacity of `buffer`.
     hold: Reservation,
+    /// For what the framer holds beside it.
+    kept: Reservation,
+    /// The framer goes on with what it has, given memory.
+    more: bool,
     read_bytes: usize,
     most_read_bytes: usize,
     /// Set once a stop was asked for.
@@ -139,10 +172,10 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     async fn run(mut self) {
         let end = self.read_all().await;
         self.finish(&end).await;
-        let Self { intake, acker, source, partial, hold, .. } = self;
+        let Self { intake, acker, source, partial, hold, kept, framer, .. } = self;
         // The flush task ends when the last intake is gone; what is told after that is only how
         // far it has come.
-        drop((intake, partial, hold));
+        drop((intake, partial, framer, hold, kept));
         tell_the_rest(acker, source).await;
     }
 
@@ -162,8 +195,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
                 }
                 Event::Silent => return End::Broken,
                 Event::Evicted => {
-                    self.framer.abandon(&mut self.buffer, Skip::Unfinished);
-                    self.keep_unfinished();
+                    self.give_up();
                     continue;
                 }
                 Event::Told => continue,
@@ -177,8 +209,9 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
                 }
             }
             let read = match self.room().await {
+                Room::Taken(reservation) if self.more => self.go_on(reservation).await,
                 Room::Taken(reservation) => self.read(reservation).await,
-                Room::Dropping => self.read_and_drop(),
+                Room::Dropping => self.read_and_drop().await,
                 Room::Refused if self.stopping.is_some() => return End::Broken,
                 Room::Refused => continue,
             };
@@ -204,6 +237,10 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     /// unfinished record.
     async fn wait(&mut self) -> Event {
         if let Some(stopping) = self.stopping {
+            if self.more {
+                tokio::task::yield_now().await;
+                return Event::Readable;
+            }
             // Readiness is asked for even now: only then does the runtime look at the socket, and
             // bytes that came in a moment ago are not taken for silence.
             let silent = async {
@@ -241,11 +278,23 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
         let takes = !self.intake.refuses().is_cancelled() && !self.acker.is_full();
+        let (source, more) = (&mut self.source, self.more);
+        let ready = async {
+            match (takes, is_blocked) {
+                (true, _) if more => {
+                    tokio::task::yield_now().await;
+                    Ok(true)
+                }
+                (true, is_blocked) => source.ready(is_blocked).await,
+                (false, true) => source.writable().await.map(|()| false),
+                (false, false) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.shared.context.stop.cancelled() => Event::Stop,
             () = self.partial.evicted() => Event::Evicted,
-            ready = self.source.ready(is_blocked), if takes => match ready {
+            ready = ready => match ready {
                 Ok(true) => Event::Readable,
                 Ok(false) => Event::Told,
                 Err(error) => Event::Failed(error),
@@ -258,30 +307,39 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     /// Memory for the next read and for all that can come of it.
     async fn room(&mut self) -> Room {
         // A short read may still find room among the unfinished records where a long one has to wait.
-        if self.partial.try_admit(self.next_capacity(), now()).is_err() {
+        if self.partial.try_admit(self.next_unfinished(), now()).is_err() {
             self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
             let drops = self.shared.context.on_full == OnFull::DropNewest;
-            if drops && self.partial.try_admit(self.next_capacity(), now()).is_err() {
+            if drops && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
                 return Room::Dropping;
             }
         }
         loop {
-            let capacity = self.next_capacity();
-            let bytes = capacity + self.framer.overhead(capacity - self.buffer.len()) + CHUNK_OVERHEAD_BYTES;
-            let room = async {
-                self.partial.admit(capacity).await;
-                self.intake.reserve(bytes).await
-            };
             tokio::select! {
                 biased;
-                () = self.partial.evicted() => {
-                    self.framer.abandon(&mut self.buffer, Skip::Unfinished);
-                    self.keep_unfinished();
-                }
+                () = self.partial.evicted() => self.give_up(),
                 () = self.intake.refuses().cancelled() => return Room::Refused,
-                room = room => return room.map_or(Room::Dropping, Room::Taken),
+                () = self.partial.admit(self.next_unfinished()) => break,
             }
         }
+        let (new, room) = self.next_memory();
+        let reservation = tokio::select! {
+            biased;
+            () = self.intake.refuses().cancelled() => return Room::Refused,
+            reservation = self.intake.reserve(new + room + CHUNK_OVERHEAD_BYTES) => reservation,
+        };
+        // Whoever was kept waiting meanwhile waited for memory, as this connection did.
+        self.partial.gave_up();
+        reservation.map_or(Room::Dropping, Room::Taken)
+    }
+
+    /// Bytes for the buffer of the next turn, and for what may come of it beside that.
+    fn next_memory(&self) -> (usize, usize) {
+        if self.more {
+            return (0, self.framer.overhead(0));
+        }
+        let capacity = self.next_capacity();
+        (capacity, self.framer.overhead(capacity - self.buffer.len()))
     }
 
     /// Capacity of the buffer for the next read: the unfinished record and as much again as it
@@ -289,6 +347,34 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     fn next_capacity(&self) -> usize {
         let unfinished = self.buffer.len();
         unfinished + self.read_bytes.max(unfinished.min(self.most_read_bytes))
+    }
+
+    /// What may be unfinished after the next turn, of whose memory a framer may keep some.
+    fn next_unfinished(&self) -> usize {
+        let (new, room) = self.next_memory();
+        let kept = if self.framer.is_apart() { room } else { 0 };
+        self.framer.held() + kept + if self.more { self.hold.bytes() } else { new }
+    }
+
+    /// Gives up the unfinished record, so that others find room. Not where the framer has whole ones: then it
+    /// is memory that is waited for and no producer.
+    fn give_up(&mut self) {
+        if self.more {
+            return self.partial.gave_up();
+        }
+        self.framer.abandon(&mut self.buffer, Skip::Unfinished);
+        self.kept.shrink(self.framer.held());
+        self.fit();
+        self.keep_unfinished();
+        self.partial.gave_up();
+    }
+
+    /// Moves what is in the buffer into one of its own size, where that is smaller by half.
+    fn fit(&mut self) {
+        if self.buffer.len() < self.hold.bytes() / 2 {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.hold.shrink(self.buffer.len());
+        }
     }
 
     /// One read into memory that is reserved.
@@ -308,6 +394,12 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         let received = now();
         let capacity = buffer.capacity();
         let framed = self.framer.frame(&mut buffer, seen);
+        if self.framer.is_apart() {
+            let (buffer, used) = compact(buffer, capacity);
+            (self.buffer, self.hold) = (buffer, reservation.split(used));
+            self.take_apart(framed, received, reservation).await?;
+            return Ok(read);
+        }
         self.report(&framed);
         let Framed { records, ends, replies, broken, .. } = framed;
         self.acker.reply(replies);
@@ -334,6 +426,37 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
             None => Ok(read),
         }
+    }
+
+    /// A turn of the framer with what it has, and more memory.
+    async fn go_on(&mut self, reservation: Reservation) -> io::Result<usize> {
+        let seen = self.buffer.len();
+        let framed = self.framer.frame(&mut self.buffer, seen);
+        self.fit();
+        self.take_apart(framed, now(), reservation).await?;
+        Ok(seen.max(1))
+    }
+
+    /// Records that share no memory with the buffer, and what else a framer made beside them.
+    async fn take_apart(
+        &mut self,
+        framed: Framed,
+        received: Instant,
+        mut reservation: Reservation,
+    ) -> io::Result<()> {
+        self.report(&framed);
+        let Framed { records, ends, replies, broken, more, .. } = framed;
+        self.acker.reply(replies);
+        self.more = more;
+        let held = self.framer.held();
+        self.kept.merge(reservation.split(held.saturating_sub(self.kept.bytes())));
+        self.kept.shrink(held);
+        self.keep_unfinished();
+        if !ends.is_empty() {
+            let bytes = records.len();
+            self.hand_over(records, ends, bytes, received, reservation).await;
+        }
+        broken.map_or(Ok(()), |why| Err(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
 
     async fn hand_over(
@@ -364,27 +487,52 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
 
     /// One read whose records are dropped: the buffer is full and the policy is to drop what
     /// comes. Uses memory that no budget counts, for the length of this call only.
-    fn read_and_drop(&mut self) -> io::Result<usize> {
+    async fn read_and_drop(&mut self) -> io::Result<usize> {
         debug_assert_eq!(self.shared.context.on_full, OnFull::DropNewest);
-        let seen = self.buffer.len();
-        let mut buffer = BytesMut::with_capacity(seen + self.most_read_bytes);
-        buffer.extend_from_slice(&self.buffer);
-        let read = self.source.try_read(&mut buffer)?;
-        let framed = self.framer.frame(&mut buffer, seen);
-        self.report(&framed);
-        // What waits for these records waits for good; what waits for none is still told.
-        self.acker.reply(framed.replies.into_iter().filter(|reply| reply.records == 0));
-        self.drop_newest(Count::of(framed.ends.len(), framed.records.len()));
+        let mut seen = self.buffer.len();
+        let (mut buffer, read) = if self.more {
+            (std::mem::take(&mut self.buffer), seen.max(1))
+        } else {
+            let mut buffer = BytesMut::with_capacity(seen + self.most_read_bytes);
+            buffer.extend_from_slice(&self.buffer);
+            let read = self.source.try_read(&mut buffer)?;
+            (buffer, read)
+        };
+        let broken = loop {
+            let framed = self.framer.frame(&mut buffer, seen);
+            self.report(&framed);
+            if !framed.ends.is_empty() {
+                self.framer.dropped();
+            }
+            // What waits for these records waits for good; what waits for none is still told.
+            self.acker.reply(framed.replies.into_iter().filter(|reply| reply.records == 0));
+            self.drop_newest(Count::of(framed.ends.len(), framed.records.len()));
+            if !framed.more {
+                break framed.broken;
+            }
+            seen = buffer.len();
+            tokio::task::yield_now().await;
+        };
+        self.more = false;
         (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
-        if !buffer.is_empty() {
-            let admitted = self.partial.try_admit(buffer.len(), now()).is_ok();
-            match self.intake.try_reserve(buffer.len()).filter(|_| admitted) {
-                Some(hold) => (self.buffer, self.hold) = (BytesMut::from(&buffer[..]), hold),
-                None => self.framer.abandon(&mut buffer, Skip::NoRoom),
+        let grown = self.framer.held().saturating_sub(self.kept.bytes());
+        if !buffer.is_empty() || grown > 0 {
+            let unfinished = buffer.len() + self.framer.held();
+            let admitted = self.partial.try_admit(unfinished, now()).is_ok();
+            match self.intake.try_reserve(buffer.len() + grown).filter(|_| admitted) {
+                Some(mut hold) => {
+                    self.kept.merge(hold.split(grown));
+                    (self.buffer, self.hold) = (BytesMut::from(&buffer[..]), hold);
+                }
+                None => {
+                    self.framer.abandon(&mut buffer, Skip::NoRoom);
+                    self.buffer = BytesMut::from(&buffer[..]);
+                }
             }
         }
+        self.kept.shrink(self.framer.held());
         self.keep_unfinished();
-        Ok(read)
+        broken.map_or(Ok(read), |why| Err(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
 
     fn drop_newest(&self, count: Count) {
@@ -413,7 +561,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         if self.buffer.is_empty() {
             (self.buffer, self.hold) = (BytesMut::new(), Reservation::none());
         }
-        self.partial.hold(self.hold.bytes());
+        self.partial.hold(self.hold.bytes() + self.kept.bytes());
     }
 
     fn adapt(&mut self, read: usize) {
@@ -426,6 +574,11 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
 
     /// The last record, if the producer meant it to be one.
     async fn finish(&mut self, end: &End) {
+        if *end == End::Broken && self.framer.is_apart() {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let framed = self.framer.finish(&mut buffer);
+            return self.report(&framed);
+        }
         if *end == End::Broken {
             if !self.buffer.is_empty() {
                 let bytes = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);

@@ -11,6 +11,7 @@ mod commands;
 mod compression;
 mod dead_letter;
 mod faults;
+mod forward;
 mod frames;
 mod hostile;
 mod ingest;

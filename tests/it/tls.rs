@@ -243,3 +243,22 @@ async fn producers_that_never_finish_their_handshake_keep_nobody_waiting() {
     assert!(matches!(ended, Ok(0) | Err(_)));
     assert!(daemon.stop().await.status.success());
 }
+
+// R-F3
+#[tokio::test]
+async fn a_chunk_is_answered_over_tls() {
+    let sink = Sink::start(Options::default()).await;
+    let mut settings = settings(&file("first.pem"), &file("first.key"));
+    settings.push("listen.app.protocol=forward".to_owned());
+    let daemon = start(&sink, &settings).await;
+    let mut stream = connect(address(&daemon).await, None).await.unwrap();
+    // ["t", 1, {"a": 2}, {"chunk": "id"}], once more and without an entry.
+    let messages = b"\x94\xa1t\x01\x81\xa1a\x02\x81\xa5chunk\xa2id\x93\xa1t\x90\x81\xa5chunk\xa2no";
+    stream.write_all(messages).await.unwrap();
+    let mut told = [0; 16];
+    patiently("answers", stream.read_exact(&mut told)).await.unwrap();
+    assert_eq!(&told, b"\x81\xa3ack\xa2id\x81\xa3ack\xa2no");
+    daemon.until_settled(1).await;
+    assert!(daemon.stop().await.status.success());
+    assert_eq!(sink.delivered().await, b"{\"a\":2,\"time\":\"1970-01-01T00:00:01Z\",\"tag\":\"t\"}\n");
+}

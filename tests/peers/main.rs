@@ -1,5 +1,6 @@
 //! A second opinion: the real daemon against AWS services that are not ours (moto and ministack),
-//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose; what
+//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose; loggers that
+//! speak Fluent Forward; what
 //! `/metrics` answers and what `resources` holds before the programs that are to read them.
 //!
 //! The tests make their own Python environment. Where that cannot be done, or a program is missing,
@@ -19,6 +20,7 @@ mod daemon;
 mod alarms;
 mod clients;
 mod cloudwatch;
+mod forward;
 mod python;
 mod scrapes;
 mod services;
