@@ -280,7 +280,17 @@ async fn only_who_knows_the_shared_key_is_heard_and_a_changed_key_is_followed() 
 #[tokio::test]
 async fn a_crowd_of_compressed_chunks_shares_little_memory_and_all_are_answered() {
     let sink = Sink::start(Options::default()).await;
-    let daemon = Daemon::start(&sink.local.url(), &[FORWARD, "linger=1ms", "buffer.memory=1MiB"]).await;
+    sink.local.set_down(true).await.unwrap();
+    let settings = [FORWARD, "linger=1ms", "buffer.memory=1MiB", "retry.max_delay=100ms"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    // Fills the memory, so that all others wait for some.
+    let mut first = daemon.connect().await;
+    let full: Vec<u8> = (0..1000).flat_map(|number| entry(number, &"x".repeat(2000))).collect();
+    let fill = tokio::spawn(async move {
+        first.write_all(&chunk(&full, "full")).await.unwrap();
+        answered(&mut first, &ack("full")).await;
+    });
+    daemon.until_still().await;
     let mut random = fastrand::Rng::with_seed(1);
     let mut chunks = Vec::new();
     for _ in 0..24 {
@@ -288,14 +298,21 @@ async fn a_crowd_of_compressed_chunks_shares_little_memory_and_all_are_answered(
         let body: Vec<u8> = (0..100).flat_map(|number| entry(number, &line())).collect();
         chunks.push(chunk(&gzip(&body), "id"));
     }
-    // The state of zlib's for each of them is more than there is.
-    let producers = chunks.iter().map(async |chunk| {
+    // All have begun before one goes on: a state of zlib's for each of them is more than there is.
+    let mut streams = Vec::new();
+    for chunk in &chunks {
         let mut stream = daemon.connect().await;
-        stream.write_all(chunk).await.unwrap();
-        answered(&mut stream, &ack("id")).await;
+        stream.write_all(&chunk[..chunk.len() / 3]).await.unwrap();
+        streams.push(stream);
+    }
+    sink.local.set_down(false).await.unwrap();
+    let producers = streams.iter_mut().zip(&chunks).map(async |(stream, chunk)| {
+        stream.write_all(&chunk[chunk.len() / 3..]).await.unwrap();
+        answered(stream, &ack("id")).await;
     });
     futures_util::future::join_all(producers).await;
-    let status = daemon.until_settled(2400).await;
-    assert_eq!(number(&status, "/ledger/delivered/records"), 2400);
+    fill.await.unwrap();
+    let status = daemon.until_settled(3400).await;
+    assert_eq!(number(&status, "/ledger/delivered/records"), 3400);
     assert!(daemon.stop().await.status.success());
 }
