@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use hydrant::config::{Address, Config, Loaded, OnFull, Problems, Sources, load};
+use hydrant::config::{Acks, Address, Config, Loaded, OnFull, Problems, Sources, load};
 use proptest::prelude::*;
 
 const STREAM: &str = "delivery_stream_name=s";
@@ -397,6 +397,23 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
     check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
     check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
+}
+
+// R-H1
+#[test]
+fn requests_are_answered_as_safe_as_the_daemon_makes_records_unless_it_is_told_otherwise() {
+    let check = |settings: &[&str], expected: Acks| {
+        let settings = [&["listen.app.address=tcp:0"], settings].concat();
+        assert_eq!(of_set(&settings).unwrap().config.listen["app"].acks, expected, "{settings:?}");
+    };
+    check(&[], Acks::Off);
+    check(&["listen.app.protocol=http"], Acks::Received);
+    check(&["listen.app.protocol=http", "buffer.directory=/spool"], Acks::Durable);
+    check(&["listen.app.protocol=http", "buffer.directory=/spool", "listen.app.acks=off"], Acks::Off);
+    assert_problems(
+        of_set(&["listen.app.address=stdin:", "listen.app.protocol=http"]),
+        &["--set: `listen.app.protocol` is \"http\", which answers its producers"],
+    );
 }
 
 // R-C7

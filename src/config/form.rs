@@ -790,8 +790,11 @@ impl<T: Words> Form for T {
 }
 
 impl Words for Protocol {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Lines.name(), Self::Lines), (Self::Frames.name(), Self::Frames)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Lines.name(), Self::Lines),
+        (Self::Frames.name(), Self::Frames),
+        (Self::Http.name(), Self::Http),
+    ];
 }
 
 impl Words for Acks {

@@ -32,7 +32,7 @@ pub(super) const LATER: &[Row] = &[
     ),
     row(
         "listen.*.protocol",
-        Rule::Values(&["forward", "syslog", "http", "firehose"], "a protocol is \"lines\" or \"frames\""),
+        Rule::Values(&["forward", "syslog", "firehose"], "a protocol is \"lines\", \"frames\" or \"http\""),
     ),
 ];
 

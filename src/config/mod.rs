@@ -205,6 +205,8 @@ pub enum Protocol {
     Lines,
     /// A length of 4 bytes, big-endian, before each record.
     Frames,
+    /// Requests of HTTP, each with records in its body.
+    Http,
 }
 
 impl Protocol {
@@ -214,6 +216,27 @@ impl Protocol {
         match self {
             Self::Lines => "lines",
             Self::Frames => "frames",
+            Self::Http => "http",
+        }
+    }
+
+    /// Whether producers make requests and get answers.
+    #[must_use]
+    pub const fn has_requests(self) -> bool {
+        match self {
+            Self::Lines | Self::Frames => false,
+            Self::Http => true,
+        }
+    }
+
+    /// What producers are told unless `acks` says otherwise: where each record or request has its
+    /// answer, that it is as safe as the daemon makes it.
+    #[must_use]
+    pub const fn acks(self, spooled: bool) -> Acks {
+        match (self.has_requests(), spooled) {
+            (false, _) => Acks::Off,
+            (true, false) => Acks::Received,
+            (true, true) => Acks::Durable,
         }
     }
 }

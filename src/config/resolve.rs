@@ -186,11 +186,19 @@ impl Resolver {
                 let name_rule = "must have a name of 1 to 32 lower-case letters, digits, `_` and `-`";
                 self.conflict(&["listen", name], name_rule);
             }
-            if listener.address.0 == Some(Address::Stdin) && listener.acks.0 != Acks::Off {
+            let acks = listener.acks.0.unwrap_or(Acks::Off);
+            if listener.address.0 == Some(Address::Stdin) && acks != Acks::Off {
                 let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
                 self.conflict(&["listen", name, "acks"], at_stdin);
             }
-            if listener.acks.0 == Acks::Durable && table.buffer.directory.0.is_none() {
+            if listener.address.0 == Some(Address::Stdin) && listener.protocol.0.has_requests() {
+                let rule = format!(
+                    "is \"{}\", which answers its producers: take a socket for `address`",
+                    listener.protocol.0.name()
+                );
+                self.conflict(&["listen", name, "protocol"], &rule);
+            }
+            if acks == Acks::Durable && table.buffer.directory.0.is_none() {
                 let needs =
                     "is \"durable\", which needs a spool: set `buffer.directory`, or take \"received\"";
                 self.conflict(&["listen", name, "acks"], needs);
@@ -418,7 +426,9 @@ fn config(table: Table) -> Config {
         listen: table
             .listen
             .into_iter()
-            .filter_map(|(name, listener)| Some((name, listen_config(listener)?)))
+            .filter_map(|(name, listener)| {
+                Some((name, listen_config(listener, table.buffer.directory.0.is_some())?))
+            })
             .collect(),
         buffer: BufferConfig {
             memory: size(table.buffer.memory),
@@ -473,7 +483,7 @@ fn config(table: Table) -> Config {
     }
 }
 
-fn listen_config(listener: Listen) -> Option<ListenConfig> {
+fn listen_config(listener: Listen, spooled: bool) -> Option<ListenConfig> {
     Some(ListenConfig {
         address: listener.address.0?,
         protocol: listener.protocol.0,
@@ -481,7 +491,7 @@ fn listen_config(listener: Listen) -> Option<ListenConfig> {
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),
         idle_timeout: listener.idle_timeout.0,
-        acks: listener.acks.0,
+        acks: listener.acks.0.unwrap_or(listener.protocol.0.acks(spooled)),
         allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },
         tls: match (listener.cert.0, listener.key.0) {
             (Some(cert), Some(key)) => Some(TlsConfig { cert, key, client_ca: listener.client_ca.0 }),

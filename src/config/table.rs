@@ -120,7 +120,7 @@ table! {
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
         /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
-        /// of 4 bytes, big-endian, before each record.
+        /// of 4 bytes, big-endian, before each record; `http` takes them in the bodies of POST requests.
         protocol: Protocol = Protocol::Lines,
         /// Permission bits of the socket file of a `unix:` address.
         mode: Mode = 0o660,
@@ -142,12 +142,15 @@ table! {
         max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
         /// Most connections at once; further ones wait in the kernel's queue.
         max_connections: Count<1, 65_536> = 4096,
-        /// A connection that sends nothing for this long is closed; `0s` is never.
+        /// A connection that sends nothing for this long is closed; `0s` is never. With `http` it is one
+        /// without a request, and never is 2 minutes.
         idle_timeout: Patience<0, DAY> = None,
-        /// Which level the producer is told of, as a decimal line with the connection's count of
-        /// records that reached it: `received` is in memory, `durable` in the spool (which needs
-        /// `buffer.directory`), `delivered` is answered by Firehose.
-        acks: Acks = Acks::Off,
+        /// Which level the producer is told of: `received` is in memory, `durable` in the spool (which
+        /// needs `buffer.directory`), `delivered` is answered by Firehose. With `lines` and `frames` as a
+        /// decimal line with the connection's count of records that reached it; with `http` each request
+        /// is answered when its records have. Without the key it is `off`; with `http` `durable` where
+        /// there is a spool, else `received`.
+        acks: Maybe<Acks> = None,
     }
 }
 

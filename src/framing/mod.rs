@@ -5,6 +5,7 @@
 //! a connection is the capacity of its one buffer.
 
 mod frames;
+pub mod http;
 mod lines;
 
 pub use frames::Frames;

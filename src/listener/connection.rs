@@ -58,6 +58,8 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
     match shared.config.protocol {
         Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker).await,
         Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker).await,
+        // Served by `requests`, which standard input can't be.
+        Protocol::Http => {}
     }
 }
 

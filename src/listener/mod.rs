@@ -6,6 +6,7 @@
 
 mod acks;
 mod connection;
+mod requests;
 mod source;
 mod tls;
 
@@ -110,7 +111,8 @@ impl Permits {
 ///
 /// See [`TlsError`].
 pub fn prepare(config: &ListenConfig) -> Result<Change, TlsError> {
-    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+    let alpn = if config.protocol.has_requests() { requests::ALPN } else { &[] };
+    let tls = config.tls.as_ref().map(|files| Tls::load(files, alpn)).transpose()?.map(Arc::new);
     Ok(Change { config: config.clone(), tls })
 }
 
@@ -262,9 +264,17 @@ impl Shared {
 
     /// Counts and reports a record that was turned away.
     fn reject(&self, reason: RejectReason, bytes: u64) {
-        self.context.figures.ledger().rejected(reason, Count { records: 1, bytes });
+        self.reject_all(reason, Count { records: 1, bytes });
+    }
+
+    /// Counts and reports records that were turned away together.
+    fn reject_all(&self, reason: RejectReason, count: Count) {
+        if count.records == 0 {
+            return;
+        }
+        self.context.figures.ledger().rejected(reason, count);
         let Some(suppressed) = self.may_say_rejection() else { return };
-        let (listener, reason) = (&*self.name, reason.label());
+        let (listener, reason, bytes) = (&*self.name, reason.label(), count.bytes);
         let max_record_bytes = self.longest_record();
         tracing::warn!(listener, bytes, reason, max_record_bytes, suppressed, "Record rejected.");
     }
@@ -410,12 +420,16 @@ fn spawn(
     tasks.spawn(async move {
         let _permit = permit;
         let _counted = shared.context.figures.connection();
+        let asks = shared.config.protocol.has_requests();
         let served = async {
             match (connection, &shared.tls) {
                 (connection, _) if !shared.admits(&connection) => {}
+                (Connection::Unix(stream), _) if asks => requests::serve(&shared, intake, stream).await,
                 (Connection::Unix(stream), _) => connection::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), None) if asks => requests::serve(&shared, intake, stream).await,
                 (Connection::Tcp(stream), None) => connection::serve(&shared, intake, stream).await,
                 (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+                    Ok(stream) if asks => requests::serve(&shared, intake, stream).await,
                     Ok(stream) => connection::serve(&shared, intake, TlsSource::new(stream)).await,
                     Err(error) => shared.say_unproven(&error),
                 },

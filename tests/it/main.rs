@@ -13,6 +13,7 @@ mod dead_letter;
 mod faults;
 mod frames;
 mod hostile;
+mod http;
 mod ingest;
 mod monitor;
 mod packing;

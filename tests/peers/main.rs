@@ -1,5 +1,5 @@
 //! A second opinion: the real daemon against AWS services that are not ours (moto and ministack),
-//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose; what
+//! and AWS clients that are not ours (boto3 and the AWS CLI) against the embedded Firehose; curl and ApacheBench before a listener; what
 //! `/metrics` answers and what `resources` holds before the programs that are to read them.
 //!
 //! The tests make their own Python environment. Where that cannot be done, or a program is missing,
@@ -20,5 +20,6 @@ mod alarms;
 mod clients;
 mod cloudwatch;
 mod python;
+mod requests;
 mod scrapes;
 mod services;
