@@ -12,7 +12,7 @@ use std::fmt;
 use tokio_util::task::TaskTracker;
 
 use crate::buffer::Intake;
-use crate::config::{Address, Config, Effective, Loaded, Problems};
+use crate::config::{Address, Config, Effective, ListenConfig, Loaded, Problems};
 use crate::drain::Listening;
 use crate::listener::{self, Bound, Context, Handle};
 use crate::sender::worker::{Control, Tuning};
@@ -149,7 +149,8 @@ impl Serving {
         let Loaded { config, values: effective, .. } = (again.0)().map_err(|error| refused(&error))?;
         config.require_listeners().map_err(|error| refused(&error))?;
         let new = values(&effective);
-        let Changes { followed, restart } = Changes::between(&self.values, &new);
+        let Changes { mut followed, restart } = Changes::between(&self.values, &new);
+        followed.extend(self.changed_secrets(&config));
         self.follow_listeners(&config)?;
 
         self.control.retune(Tuning::of(&config));
@@ -168,6 +169,17 @@ impl Serving {
         }
         (self.config.listen, self.config.log.level) = (config.listen, config.log.level);
         Ok(())
+    }
+
+    /// The keys of secrets that `config` changes, which values never show.
+    fn changed_secrets(&self, config: &Config) -> Vec<String> {
+        let secret = |listen: &ListenConfig| Some(listen.signing.as_ref()?.secret_access_key.clone());
+        let before = |name: &String| self.config.listen.get(name).map(secret);
+        let changed = config
+            .listen
+            .iter()
+            .filter(|(name, listen)| before(name).is_some_and(|before| before != secret(listen)));
+        changed.map(|(name, _)| format!("listen.{name}.secret_access_key")).collect()
     }
 
     /// Takes what new addresses there are; then lets listeners come, change and go.

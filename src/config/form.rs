@@ -17,7 +17,9 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
+use super::{
+    Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SHOWN_SECRET, Secret,
+};
 use crate::limits;
 
 /// How a value is written.
@@ -561,6 +563,58 @@ impl Form for File {
     }
 }
 
+/// Name of a pair of keys.
+///
+/// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_AccessKey.html>; shorter ones will do here.
+pub(super) enum AccessKeyId {}
+
+impl Form for AccessKeyId {
+    type Value = String;
+
+    fn expected() -> String {
+        "1 to 128 letters, digits and `_`".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let fits = |id: &&str| (1..=128).contains(&id.len()) && id.chars().all(allowed);
+        given.text().filter(fits).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[a-zA-Z0-9_]{1,128}$" })
+    }
+}
+
+/// A secret, which is read and never written.
+pub(super) enum SecretText {}
+
+impl Form for SecretText {
+    type Value = Secret;
+
+    fn expected() -> String {
+        "8 to 256 characters without blanks, in quotes".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<Secret> {
+        let fits =
+            |text: &&str| (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+        given.text().filter(fits).map(|text| Secret::new(text.to_owned()))
+    }
+
+    fn write(_: &Secret) -> Json {
+        SHOWN_SECRET.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[!-~]{8,256}$" })
+    }
+}
+
 /// Users or groups by their numbers.
 pub(super) enum Ids {}
 
@@ -794,6 +848,7 @@ impl Words for Protocol {
         (Self::Lines.name(), Self::Lines),
         (Self::Frames.name(), Self::Frames),
         (Self::Http.name(), Self::Http),
+        (Self::Firehose.name(), Self::Firehose),
     ];
 }
 

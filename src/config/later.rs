@@ -32,7 +32,7 @@ pub(super) const LATER: &[Row] = &[
     ),
     row(
         "listen.*.protocol",
-        Rule::Values(&["forward", "syslog", "firehose"], "a protocol is \"lines\", \"frames\" or \"http\""),
+        Rule::Values(&["forward", "syslog"], "a protocol is \"lines\", \"frames\", \"http\" or \"firehose\""),
     ),
 ];
 

@@ -128,7 +128,45 @@ pub struct ListenConfig {
     pub allow: Allow,
     /// For an address of [`Address::Tls`].
     pub tls: Option<TlsConfig>,
+    /// What requests of [`Protocol::Firehose`] must be signed with; without it any signature will do.
+    pub signing: Option<SigningKey>,
 }
+
+/// A pair of keys that requests are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// The one that requests name.
+    pub access_key_id: String,
+    /// The other.
+    pub secret_access_key: Secret,
+}
+
+/// What is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of `text`.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for whoever has to know it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHOWN_SECRET)
+    }
+}
+
+/// What stands for a secret.
+const SHOWN_SECRET: &str = "(secret)";
 
 /// Who may connect to a Unix socket, by the numbers of users and groups; if both are none, whoever can
 /// open it.
@@ -207,6 +245,8 @@ pub enum Protocol {
     Frames,
     /// Requests of HTTP, each with records in its body.
     Http,
+    /// Requests of the Firehose API.
+    Firehose,
 }
 
 impl Protocol {
@@ -217,6 +257,7 @@ impl Protocol {
             Self::Lines => "lines",
             Self::Frames => "frames",
             Self::Http => "http",
+            Self::Firehose => "firehose",
         }
     }
 
@@ -225,7 +266,7 @@ impl Protocol {
     pub const fn has_requests(self) -> bool {
         match self {
             Self::Lines | Self::Frames => false,
-            Self::Http => true,
+            Self::Http | Self::Firehose => true,
         }
     }
 

@@ -18,8 +18,8 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
-    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig,
-    SendConfig, SpoolConfig, TlsConfig,
+    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, Protocol,
+    RetryConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -67,6 +67,9 @@ pub(super) struct Found {
 impl Found {
     /// The value as one could write it.
     pub(super) fn shown(&self) -> String {
+        if self.key.ends_with("secret_access_key") {
+            return SHOWN_SECRET.to_owned();
+        }
         serde_json::to_string(&self.value).unwrap_or_default()
     }
 
@@ -179,6 +182,34 @@ impl Resolver {
         }
     }
 
+    /// Reports keys of signatures where they mean nothing, and addresses that need them.
+    fn signing(&mut self, name: &str, listener: &Listen) {
+        let keys = [
+            ("access_key_id", listener.access_key_id.0.is_some()),
+            ("secret_access_key", listener.secret_access_key.0.is_some()),
+        ];
+        if listener.protocol.0 != Protocol::Firehose {
+            for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+                let rule = "is of no use without `protocol = \"firehose\"`: remove the key";
+                self.conflict(&["listen", name, key], rule);
+            }
+            return;
+        }
+        if listener.access_key_id.0.is_some() || listener.secret_access_key.0.is_some() {
+            self.require(&listener.access_key_id, &["listen", name, "access_key_id"]);
+            self.require(&listener.secret_access_key, &["listen", name, "secret_access_key"]);
+        } else if let Some(address) = &listener.address.0
+            && address.tcp().is_some_and(|address| !address.ip().is_loopback())
+            && keys.iter().all(|(key, _)| !self.faulty.contains(&format!("listen.{name}.{key}")))
+        {
+            let rule = format!(
+                "is `{address}`, where anybody could put records: set `listen.{name}.access_key_id` and \
+                 `listen.{name}.secret_access_key`, or take a loopback address"
+            );
+            self.conflict(&["listen", name, "address"], &rule);
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -205,6 +236,7 @@ impl Resolver {
             }
             self.require(&listener.address, &["listen", name, "address"]);
             self.identity(name, listener);
+            self.signing(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
 
@@ -495,6 +527,12 @@ fn listen_config(listener: Listen, spooled: bool) -> Option<ListenConfig> {
         allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },
         tls: match (listener.cert.0, listener.key.0) {
             (Some(cert), Some(key)) => Some(TlsConfig { cert, key, client_ca: listener.client_ca.0 }),
+            _ => None,
+        },
+        signing: match (listener.access_key_id.0, listener.secret_access_key.0) {
+            (Some(access_key_id), Some(secret_access_key)) => {
+                Some(SigningKey { access_key_id, secret_access_key })
+            }
             _ => None,
         },
     })

@@ -10,8 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{
-    AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids, ListenAddress, Maybe,
-    Mode, Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
+    AccessKeyId, AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids,
+    ListenAddress, Maybe, Mode, Namespace, Patience, Region, SecretText, Setting, Size, StreamName, Url,
+    Wait,
 };
 use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
 use crate::limits;
@@ -120,7 +121,8 @@ table! {
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
         /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
-        /// of 4 bytes, big-endian, before each record; `http` takes them in the bodies of POST requests.
+        /// of 4 bytes, big-endian, before each record; `http` takes them in the bodies of POST requests; `firehose`
+        /// is the Firehose API, for programs that use an AWS SDK.
         protocol: Protocol = Protocol::Lines,
         /// Permission bits of the socket file of a `unix:` address.
         mode: Mode = 0o660,
@@ -138,18 +140,24 @@ table! {
         /// Certificates of the authorities, in PEM, one of which must have signed the certificate that a
         /// producer presents; without it producers need none.
         client_ca: Maybe<File> = None,
+        /// With `firehose`, what requests must be signed with: the name of the pair of keys. Without it
+        /// any signature will do, and a TCP address must be on loopback.
+        access_key_id: Maybe<AccessKeyId> = None,
+        /// The pair's secret, which is never printed. Better set by
+        /// `HYDRANT_LISTEN__NAME__SECRET_ACCESS_KEY` than in a file.
+        secret_access_key: Maybe<SecretText> = None,
         /// Longest record, its delimiter included. A longer one is rejected as a whole and counted.
         max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
         /// Most connections at once; further ones wait in the kernel's queue.
         max_connections: Count<1, 65_536> = 4096,
-        /// A connection that sends nothing for this long is closed; `0s` is never. With `http` it is one
-        /// without a request, and never is 2 minutes.
+        /// A connection that sends nothing for this long is closed; `0s` is never. With `http` and
+        /// `firehose` it is one without a request, and never is 2 minutes.
         idle_timeout: Patience<0, DAY> = None,
         /// Which level the producer is told of: `received` is in memory, `durable` in the spool (which
         /// needs `buffer.directory`), `delivered` is answered by Firehose. With `lines` and `frames` as a
-        /// decimal line with the connection's count of records that reached it; with `http` each request
-        /// is answered when its records have. Without the key it is `off`; with `http` `durable` where
-        /// there is a spool, else `received`.
+        /// decimal line with the connection's count of records that reached it; with `http` and
+        /// `firehose` each request is answered when its records have. Without the key it is `off`; with
+        /// `http` and `firehose` `durable` where there is a spool, else `received`.
         acks: Maybe<Acks> = None,
     }
 }

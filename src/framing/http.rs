@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memchr2};
 use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -172,6 +172,41 @@ impl Taking {
         writer.finish()
     }
 
+    /// As [`Taking::plan`], of records that were found already.
+    #[must_use]
+    pub fn plan_of<'a>(&self, records: impl Iterator<Item = &'a [u8]>) -> Plan {
+        let mut plan = Plan::default();
+        records.for_each(|record| plan.add(self, record));
+        plan
+    }
+
+    /// As [`Taking::pieces`], of records that were found already, each piece copied when it is asked for.
+    pub fn copies<'a>(
+        &self,
+        mut records: impl Iterator<Item = &'a [u8]>,
+        plan: &Plan,
+    ) -> impl Iterator<Item = Piece> {
+        plan.pieces.iter().map(move |(bytes, count)| {
+            let (mut copy, mut ends) = (Vec::with_capacity(*bytes), Vec::with_capacity(*count));
+            for record in records.by_ref().filter(|record| !self.is_too_long(record)).take(*count) {
+                self.append(record, &mut copy, &mut ends);
+            }
+            Piece { records: copy.into(), ends }
+        })
+    }
+
+    /// Whether `record` is longer than the longest.
+    #[must_use]
+    pub fn is_too_long(&self, record: &[u8]) -> bool {
+        self.wire_bytes(record).is_none()
+    }
+
+    fn append(&self, record: &[u8], copy: &mut Vec<u8>, ends: &mut Vec<u32>) {
+        copy.extend_from_slice(record);
+        copy.extend_from_slice(self.delimiter.after(record));
+        ends.push(offset(copy.len()));
+    }
+
     /// Bytes of a record in wire form, or none where that is too long.
     fn wire_bytes(&self, record: &[u8]) -> Option<usize> {
         let bytes = record.len() + self.delimiter.after(record).len();
@@ -181,7 +216,7 @@ impl Taking {
 
 impl Plan {
     /// Adds one record.
-    pub(super) fn add(&mut self, taking: &Taking, record: &[u8]) {
+    fn add(&mut self, taking: &Taking, record: &[u8]) {
         let Some(bytes) = taking.wire_bytes(record) else {
             self.too_long += 1;
             self.too_long_bytes += count(record.len());
@@ -206,7 +241,7 @@ impl Plan {
 }
 
 /// Puts records into wire form.
-pub(super) struct Writer<'a> {
+struct Writer<'a> {
     taking: &'a Taking,
     sizes: std::slice::Iter<'a, (usize, usize)>,
     /// Records that the open piece still takes.
@@ -217,13 +252,13 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(taking: &'a Taking, plan: &'a Plan) -> Self {
+    fn new(taking: &'a Taking, plan: &'a Plan) -> Self {
         let pieces = Vec::with_capacity(plan.pieces.len());
         Self { taking, sizes: plan.pieces.iter(), left: 0, records: Vec::new(), ends: Vec::new(), pieces }
     }
 
-    pub(super) fn add(&mut self, record: &[u8]) {
-        if self.taking.wire_bytes(record).is_none() {
+    fn add(&mut self, record: &[u8]) {
+        if self.taking.is_too_long(record) {
             return;
         }
         if self.left == 0 {
@@ -233,9 +268,7 @@ impl<'a> Writer<'a> {
             (self.records, self.ends) = (Vec::with_capacity(bytes), Vec::with_capacity(records));
         }
         self.left = self.left.saturating_sub(1);
-        self.records.extend_from_slice(record);
-        self.records.extend_from_slice(self.taking.delimiter.after(record));
-        self.ends.push(offset(self.records.len()));
+        self.taking.append(record, &mut self.records, &mut self.ends);
     }
 
     fn close(&mut self) {
@@ -245,7 +278,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<Piece> {
+    fn finish(mut self) -> Vec<Piece> {
         self.close();
         self.pieces
     }
@@ -308,26 +341,34 @@ impl<'de> Visitor<'de> for Elements<'_> {
 }
 
 /// A reader keeps a note of every array and object that is open, so their number has a bound.
-fn bound_depth(body: &[u8]) -> Result<(), Malformed> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for (at, byte) in body.iter().enumerate() {
-        if in_string {
-            in_string = escaped || *byte != b'"';
-            escaped = !escaped && *byte == b'\\';
-            continue;
-        }
+pub(super) fn bound_depth(body: &[u8]) -> Result<(), Malformed> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = body.get(at) {
+        at += 1;
         match byte {
-            b'"' => in_string = true,
+            b'"' => at = behind_string(body, at),
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         // The array around the records is none of them.
         if depth > MAX_DEPTH + 1 {
-            return Err(Malformed(format!("nested deeper than {MAX_DEPTH} levels at byte {at}")));
+            return Err(Malformed(format!("nested deeper than {MAX_DEPTH} levels at byte {}", at - 1)));
         }
     }
     Ok(())
+}
+
+/// Where the string ends that has begun before `at`.
+fn behind_string(body: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr2(b'"', b'\\', body.get(at..).unwrap_or_default()) {
+        let is_end = body.get(at + found) == Some(&b'"');
+        at += found + if is_end { 1 } else { 2 };
+        if is_end {
+            return at;
+        }
+    }
+    body.len()
 }
 
 #[cfg(test)]

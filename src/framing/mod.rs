@@ -4,6 +4,7 @@
 //! in the buffer that they were given. They never hold record bytes themselves, so the memory of
 //! a connection is the capacity of its one buffer.
 
+pub mod firehose;
 mod frames;
 pub mod http;
 mod lines;

@@ -59,7 +59,7 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
         Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker).await,
         Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker).await,
         // Served by `requests`, which standard input can't be.
-        Protocol::Http => {}
+        Protocol::Http | Protocol::Firehose => {}
     }
 }
 

@@ -219,6 +219,17 @@ impl Shared {
 
     /// Whether whoever has connected may write here.
     fn admits(&self, connection: &Connection) -> bool {
+        if self.is_open(connection) {
+            if let Some(suppressed) = self.may_say_rejection() {
+                let listener = &*self.name;
+                tracing::warn!(
+                    listener,
+                    suppressed,
+                    "Connection refused: set `access_key_id`, or listen on loopback."
+                );
+            }
+            return false;
+        }
         let Allow { uids, gids } = &self.config.allow;
         if uids.is_none() && gids.is_none() {
             return true;
@@ -241,6 +252,14 @@ impl Shared {
             );
         }
         admitted
+    }
+
+    /// Whether it came from where anybody may be, and would be taken at its word. An address of the
+    /// configuration is looked at before; this is one that systemd chose.
+    fn is_open(&self, connection: &Connection) -> bool {
+        let Connection::Tcp(stream) = connection else { return false };
+        let takes_any_word = self.config.protocol == Protocol::Firehose && self.config.signing.is_none();
+        takes_any_word && stream.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
     }
 
     /// Reports a handshake that came to nothing.

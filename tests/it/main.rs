@@ -17,6 +17,7 @@ mod http;
 mod ingest;
 mod monitor;
 mod packing;
+mod puts;
 mod reload;
 mod send;
 mod spool;

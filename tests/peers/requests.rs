@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 use hydrant::local::Options;
 use tokio::io::AsyncWriteExt;
 
-use crate::daemon::{Daemon, STREAM, Sink, balance, line, lines, patiently};
-use crate::python::{or_skipped, output};
+use crate::daemon::{Daemon, SECRET_KEY, STREAM, Sink, balance, line, lines, patiently};
+use crate::javascript::javascript;
+use crate::python::{or_skipped, output, python};
 
 const NDJSON: &str = "content-type: application/x-ndjson";
 
@@ -100,6 +101,7 @@ async fn curl_delivers_by_every_version_encoding_and_kind_of_socket() {
     // A large one is announced and waits for 100 Continue.
     let large: Vec<u8> = lines(10, 100_000);
     check(&["--header", "expect: 100-continue", &port], &large, &delivered).await;
+    check(&["--http2-prior-knowledge", &port], &large, &answer("200 HTTP/2")).await;
     // Several requests by one connection each.
     for (version, url) in [("--http1.1", &port), ("--http2", &secure)] {
         let arguments =
@@ -108,7 +110,7 @@ async fn curl_delivers_by_every_version_encoding_and_kind_of_socket() {
         assert_eq!(said.matches("{\"accepted\":10,\"rejected\":0}\n1").count(), 1, "{said}");
         assert_eq!(said.matches("{\"accepted\":10,\"rejected\":0}\n0").count(), 2, "{said}");
     }
-    daemon.until_settled(160).await;
+    daemon.until_settled(170).await;
     assert!(daemon.stop().await.status.success());
     let mut delivered = sink.lines().await;
     for number in 0..10 {
@@ -146,4 +148,72 @@ async fn apache_bench_loses_and_repeats_nothing() {
     assert_eq!(balance(&daemon.get("/metrics").await.1), (40_000, 40_000));
     assert!(daemon.stop().await.status.success());
     assert!(sink.lines().await.into_values().all(|times| times == 4000));
+}
+
+/// A daemon that takes what `AKIDEXAMPLE` has signed; its endpoint.
+async fn taking(sink: &Sink) -> (Daemon, String) {
+    let secret = format!("listen.api.secret_access_key={SECRET_KEY}");
+    let settings = [
+        "listen.api.address=tcp:127.0.0.1:0",
+        "listen.api.protocol=firehose",
+        "listen.api.access_key_id=AKIDEXAMPLE",
+        &secret,
+        "linger=5ms",
+    ];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    let endpoint = format!("http://{}", address(&daemon, "api").await);
+    (daemon, endpoint)
+}
+
+/// Stops `daemon` once it has delivered what `client` has put.
+async fn check_delivered(daemon: Daemon, sink: &Sink, client: &str, records: u64) {
+    daemon.until_settled(records).await;
+    assert!(daemon.stop().await.status.success());
+    let delivered = sink.lines().await;
+    for number in 0..records {
+        let line = format!("{client} {number}");
+        assert_eq!(delivered.get(line.as_bytes()), Some(&1), "{line}");
+    }
+}
+
+// R-W5, R-W8
+#[tokio::test]
+async fn boto3_and_the_aws_cli_put_records_as_if_it_were_the_service() {
+    let Some(python) = python() else { return };
+    let sink = Sink::start(Options::default()).await;
+    let (daemon, endpoint) = taking(&sink).await;
+    python.run(&endpoint, "puts.py", &[STREAM, "2001"]).await;
+    let aws = async |arguments: &[&str]| {
+        let output = python.command("aws", &endpoint).arg("firehose").args(arguments).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout) + &text(output.stderr))
+    };
+    let stream = ["--delivery-stream-name", STREAM];
+    let one = ["put-record", "--record", "Data=boto3 2001"];
+    let (done, said) = aws(&[&one[..], &stream].concat()).await;
+    assert!(done && said.contains("RecordId"), "{said}");
+    let (done, said) = aws(&["put-record", "--record", "Data=x", "--delivery-stream-name", "nowhere"]).await;
+    assert!(
+        !done && said.contains("(ResourceNotFoundException) when calling the PutRecord operation"),
+        "{said}"
+    );
+    check_delivered(daemon, &sink, "boto3", 2002).await;
+}
+
+// R-W5, R-W8
+#[tokio::test]
+async fn the_sdk_for_javascript_puts_records_as_if_it_were_the_service() {
+    let Some(javascript) = javascript() else { return };
+    let sink = Sink::start(Options::default()).await;
+    let (daemon, endpoint) = taking(&sink).await;
+    let variables = [
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_ENDPOINT_URL_FIREHOSE", endpoint.as_str()),
+        ("AWS_CONFIG_FILE", "/nonexistent"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
+    ];
+    javascript.run("puts.mjs", &[STREAM, "2001"], &variables).await;
+    check_delivered(daemon, &sink, "javascript", 2001).await;
 }

@@ -29,6 +29,8 @@ const STEP_BYTES: usize = 16 * 1024;
 /// What gzip holds, and what zstd holds beside its window: a block in, one out and its tables.
 const GZIP_BYTES: usize = 64 * 1024;
 const ZSTD_BYTES: usize = 384 * 1024;
+/// Bytes that are read through on the spot; more are on a thread for that.
+const AT_ONCE_BYTES: usize = 256 * 1024;
 /// Longest that a body may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(60);
 /// Longest that a body may take once a stop was asked for.
@@ -73,14 +75,14 @@ pub(super) struct Buffer {
 }
 
 impl Room {
-    /// For a body of at most `sixteenths` of what records may take.
-    pub(super) fn new(intake: Intake, sixteenths: usize) -> Self {
+    /// For a body of at most `sixteenths` of what records may take, and of `most` bytes.
+    pub(super) fn new(intake: Intake, sixteenths: usize, most: usize) -> Self {
         let capacity = intake.capacity();
         Self {
             partial: intake.partials().enter(),
             held: 0,
             ceiling: capacity / 16 * 13,
-            largest: capacity / 16 * sixteenths,
+            largest: most.min(capacity / 16 * sixteenths),
             intake,
         }
     }
@@ -121,6 +123,19 @@ impl Room {
                 room.ok().flatten().ok_or(Trouble::Full)
             }
         }
+    }
+
+    /// Gives up a body that was read.
+    pub(super) fn release(&mut self, buffer: Buffer) {
+        drop(buffer.bytes);
+        self.gave(buffer.hold.bytes());
+    }
+
+    /// Gives back what `hold` has above `bytes`.
+    pub(super) fn shrink(&mut self, hold: &mut Reservation, bytes: usize) {
+        let before = hold.bytes();
+        hold.shrink(bytes);
+        self.gave(before - hold.bytes());
     }
 
     fn gave(&mut self, bytes: usize) {
@@ -268,4 +283,21 @@ pub(super) async fn discard(mut body: Incoming) {
 /// The time by which an answer is to be given.
 pub(super) fn deadline(patience: Duration) -> tokio::time::Instant {
     (now() + patience).into()
+}
+
+/// What `work` makes of the bytes, on another thread where it takes long.
+pub(super) async fn read_through<T: Send + 'static>(
+    buffer: Buffer,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<(Buffer, T), Trouble> {
+    let at_once = buffer.bytes.len() <= AT_ONCE_BYTES;
+    let run = move || {
+        let made = work(&buffer.bytes);
+        (buffer, made)
+    };
+    if at_once {
+        return Ok(run());
+    }
+    // It does not panic; where the runtime ends meanwhile, nobody hears the answer.
+    tokio::task::spawn_blocking(run).await.map_err(|_| Trouble::Closed)
 }

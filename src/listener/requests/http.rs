@@ -7,21 +7,16 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use serde_json::json;
 
-use super::body::{Buffer, Room, Trouble, discard};
+use super::body::{Room, Trouble, discard, read_through};
 use super::taken::{Taken, needed, piece_bytes};
-use super::{Door, respond};
+use super::{Door, JSON, RETRY_AFTER, health, respond};
 use crate::buffer::{Count, RejectReason};
 use crate::config::Acks;
 use crate::framing::http::{Content, Encoding, Malformed, Taking};
 
-const JSON: &str = "application/json";
 /// Most bytes of a body, in sixteenths of what records may take: with as much again for its records in
 /// wire form and half of that for their ends it stays within what a request may hold.
 const SIXTEENTHS: usize = 5;
-/// Seconds after which a client that was turned away may come again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-/// Bytes that are read through on the spot; more are on a thread for that.
-const AT_ONCE_BYTES: usize = 256 * 1024;
 
 /// Why a request is answered with an error.
 struct Refusal {
@@ -70,10 +65,7 @@ pub(super) async fn answer(door: &Door, head: &Parts, body: Incoming) -> Respons
             Ok(response) => response,
             Err(refusal) => refuse(door, head, &refusal),
         },
-        (&Method::GET | &Method::HEAD, "/") if door.intake().is_some() => {
-            respond(StatusCode::OK, JSON, format!("{}\n", json!({ "ok": true })))
-        }
-        (&Method::GET | &Method::HEAD, "/") => refuse(door, head, &Trouble::Closed.into()),
+        (&Method::GET | &Method::HEAD, "/") => health(door),
         (_, "/") => {
             discard(body).await;
             let why = "records are sent with POST; GET and HEAD say whether they would be taken";
@@ -134,7 +126,7 @@ async fn take(door: &Door, head: &Parts, body: Incoming) -> Result<Response<Full
         max_record_bytes: shared.longest_record(),
         piece_bytes: piece_bytes(&intake),
     };
-    let mut room = Room::new(intake, SIXTEENTHS);
+    let mut room = Room::new(intake, SIXTEENTHS, usize::MAX);
     let buffer = match room.take(door, body, encoding).await {
         Ok(buffer) => buffer,
         Err((trouble, came)) => {
@@ -194,23 +186,6 @@ async fn take(door: &Door, head: &Parts, body: Incoming) -> Result<Response<Full
         Acks::Durable | Acks::Delivered => StatusCode::OK,
     };
     Ok(respond(status, JSON, format!("{counts}\n")))
-}
-
-/// What `work` makes of the bytes, on another thread where it takes long.
-async fn read_through<T: Send + 'static>(
-    buffer: Buffer,
-    work: impl FnOnce(&[u8]) -> T + Send + 'static,
-) -> Result<(Buffer, T), Refusal> {
-    let at_once = buffer.bytes.len() <= AT_ONCE_BYTES;
-    let run = move || {
-        let made = work(&buffer.bytes);
-        (buffer, made)
-    };
-    if at_once {
-        return Ok(run());
-    }
-    // It does not panic; where the runtime ends meanwhile, nobody hears the answer.
-    tokio::task::spawn_blocking(run).await.map_err(|_| Trouble::Closed.into())
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

@@ -1,11 +1,13 @@
 //! Producers that make requests: HTTP/1.1 and HTTP/2 on whatever carries bytes.
 //!
 //! A connection's task keeps its time: one without a request for too long is closed, and a stop lets
-//! those under way be answered and nothing new begin. Each request is taken by `http`, which has
-//! its body read by `body` and its records handed over by `taken`.
+//! those under way be answered and nothing new begin. Each request is taken by `http` or `firehose`,
+//! which have its body read by `body` and its records handed over by `taken`; `signature` is pure.
 
 mod body;
+mod firehose;
 mod http;
+mod signature;
 mod taken;
 
 use std::convert::Infallible;
@@ -29,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use super::Shared;
 use super::tls::Alpn;
 use crate::buffer::Intake;
+use crate::config::Protocol;
 use crate::telemetry::now;
 
 /// What a client may choose from on a session of TLS.
@@ -41,11 +44,16 @@ const IDLE: Duration = Duration::from_secs(120);
 /// Bytes of a request's head, and of what is read ahead of a body.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Requests at once on a connection of HTTP/2.
-const MAX_STREAMS: u32 = 32;
-/// Bytes that a client may send ahead of what was taken from a request, and from all of a connection.
-const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+const MAX_STREAMS: u32 = 8;
+/// Bytes that a client may send ahead of what was taken from a request, and from all of a connection: so
+/// much that no request that waits for memory keeps another one's bytes from coming.
+const WINDOWS: (u32, u32) = (32 * 1024, 32 * 1024 * MAX_STREAMS);
 /// How long a connection that is to be closed has for what it is doing without a request.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+const JSON: &str = "application/json";
+/// Seconds after which a client that was turned away may come again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// One connection, as its requests see it.
 struct Door {
@@ -192,7 +200,10 @@ where
 async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let _busy = Busy::enter(door);
     let (head, body) = request.into_parts();
-    http::answer(door, &head, body).await
+    match door.shared.config.protocol {
+        Protocol::Firehose => firehose::answer(door, &head, body).await,
+        Protocol::Http | Protocol::Lines | Protocol::Frames => http::answer(door, &head, body).await,
+    }
 }
 
 /// An answer of this status and media type.
@@ -200,5 +211,16 @@ fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Re
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// Whether records would be taken, for whoever balances load.
+fn health(door: &Door) -> Response<Full<Bytes>> {
+    let takes = door.intake().is_some_and(|intake| !intake.refuses().is_cancelled());
+    let status = if takes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = respond(status, JSON, format!("{{\"ok\":{takes}}}\n"));
+    if !takes {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     response
 }
