@@ -17,7 +17,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SyslogFormat};
 use crate::limits;
 
 /// How a value is written.
@@ -657,8 +657,8 @@ impl Form for ListenAddress {
 
     fn expected() -> String {
         format!(
-            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `fd:NAME` (sockets that systemd passes under this \
-             name), or `stdin:`"
+            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `unix-dgram:PATH`, `fd:NAME` (sockets that systemd \
+             passes under this name), or `stdin:`"
         )
     }
 
@@ -668,6 +668,7 @@ impl Form for ListenAddress {
             text => match text.split_once(':')? {
                 ("fd", name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
                 ("tls", text) => tcp_address(text).map(Address::Tls),
+                ("unix-dgram", text) => socket_path(text).map(Address::UnixDatagram),
                 _ => socket_address(text),
             },
         }
@@ -678,7 +679,7 @@ impl Form for ListenAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|unix-dgram:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
     }
 }
 
@@ -729,9 +730,13 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// is open to the network must not depend on a name server.
 fn socket_address(text: &str) -> Option<Address> {
     if let Some(text) = text.strip_prefix("unix:") {
-        return path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES).map(Address::Unix);
+        return socket_path(text).map(Address::Unix);
     }
     tcp_address(text.strip_prefix("tcp:")?).map(Address::Tcp)
+}
+
+fn socket_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES)
 }
 
 /// `[HOST:]PORT`.
@@ -790,8 +795,15 @@ impl<T: Words> Form for T {
 }
 
 impl Words for Protocol {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[(Self::Lines.name(), Self::Lines), (Self::Frames.name(), Self::Frames)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Lines.name(), Self::Lines),
+        (Self::Frames.name(), Self::Frames),
+        (Self::Syslog.name(), Self::Syslog),
+    ];
+}
+
+impl Words for SyslogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("raw", Self::Raw), ("json", Self::Json)];
 }
 
 impl Words for Acks {

@@ -24,15 +24,8 @@ enum Rule {
 pub(super) const LATER: &[Row] = &[
     row("listen.*.delivery_stream_name", Rule::Absent("all listeners feed one stream (remove the key)")),
     row(
-        "listen.*.address",
-        Rule::Values(
-            &["unix-dgram:"],
-            "an address is `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, `fd:NAME` or `stdin:`",
-        ),
-    ),
-    row(
         "listen.*.protocol",
-        Rule::Values(&["forward", "syslog", "http", "firehose"], "a protocol is \"lines\" or \"frames\""),
+        Rule::Values(&["forward", "http", "firehose"], "a protocol is \"lines\", \"frames\" or \"syslog\""),
     ),
 ];
 

@@ -114,6 +114,8 @@ pub struct ListenConfig {
     pub address: Address,
     /// How records are framed.
     pub protocol: Protocol,
+    /// What becomes of a message of [`Protocol::Syslog`].
+    pub format: SyslogFormat,
     /// Permission bits of the socket file.
     pub mode: u32,
     /// Longest record, its delimiter included; a longer one is rejected as a whole.
@@ -165,6 +167,8 @@ pub struct TlsConfig {
 pub enum Address {
     /// `unix:PATH`, a stream socket.
     Unix(PathBuf),
+    /// `unix-dgram:PATH`, a datagram socket.
+    UnixDatagram(PathBuf),
     /// `tcp:HOST:PORT`, resolved; without a host, loopback.
     Tcp(SocketAddr),
     /// `tls:HOST:PORT`, as [`Address::Tcp`], with TLS.
@@ -181,7 +185,7 @@ impl Address {
     pub fn tcp(&self) -> Option<&SocketAddr> {
         match self {
             Self::Tcp(address) | Self::Tls(address) => Some(address),
-            Self::Unix(_) | Self::Stdin | Self::Activated(_) => None,
+            Self::Unix(_) | Self::UnixDatagram(_) | Self::Stdin | Self::Activated(_) => None,
         }
     }
 }
@@ -190,6 +194,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixDatagram(path) => write!(f, "unix-dgram:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Stdin => f.write_str("stdin:"),
@@ -205,6 +210,17 @@ pub enum Protocol {
     Lines,
     /// A length of 4 bytes, big-endian, before each record.
     Frames,
+    /// Messages of RFC 5424 and RFC 3164, framed as in RFC 6587.
+    Syslog,
+}
+
+/// What record a syslog message becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyslogFormat {
+    /// The message as it came.
+    Raw,
+    /// A JSON object of its parts.
+    Json,
 }
 
 impl Protocol {
@@ -214,6 +230,7 @@ impl Protocol {
         match self {
             Self::Lines => "lines",
             Self::Frames => "frames",
+            Self::Syslog => "syslog",
         }
     }
 }

@@ -18,8 +18,8 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
-    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, RetryConfig,
-    SendConfig, SpoolConfig, TlsConfig,
+    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, Protocol,
+    RetryConfig, SendConfig, SpoolConfig, SyslogFormat, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -179,6 +179,24 @@ impl Resolver {
         }
     }
 
+    /// Reports what syslog and datagrams have no way to do.
+    fn syslog(&mut self, name: &str, listener: &Listen) {
+        let (protocol, acks) = (listener.protocol.0, listener.acks.0);
+        let is_datagrams = matches!(listener.address.0, Some(Address::UnixDatagram(_)));
+        if is_datagrams && !matches!(protocol, Protocol::Syslog | Protocol::Lines) {
+            let rule = "must be \"syslog\" or \"lines\" for datagrams";
+            self.conflict(&["listen", name, "protocol"], rule);
+        }
+        if acks != Acks::Off && (is_datagrams || protocol == Protocol::Syslog) {
+            let rule = "must be \"off\": neither syslog nor a datagram has a way to acknowledge";
+            self.conflict(&["listen", name, "acks"], rule);
+        }
+        if listener.format.0 != SyslogFormat::Raw && protocol != Protocol::Syslog {
+            let rule = "is only known of messages of syslog: set `protocol = \"syslog\"`, or remove the key";
+            self.conflict(&["listen", name, "format"], rule);
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -197,6 +215,7 @@ impl Resolver {
             }
             self.require(&listener.address, &["listen", name, "address"]);
             self.identity(name, listener);
+            self.syslog(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
 
@@ -477,6 +496,7 @@ fn listen_config(listener: Listen) -> Option<ListenConfig> {
     Some(ListenConfig {
         address: listener.address.0?,
         protocol: listener.protocol.0,
+        format: listener.format.0,
         mode: listener.mode.0,
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),

@@ -5,10 +5,13 @@
 //! a connection is the capacity of its one buffer.
 
 mod frames;
+mod json;
 mod lines;
+mod syslog;
 
 pub use frames::Frames;
 pub use lines::Lines;
+pub use syslog::Syslog;
 
 use bytes::{Bytes, BytesMut};
 

@@ -22,6 +22,7 @@ mod spool;
 mod spool_command;
 mod startup;
 mod stopping;
+mod syslog;
 mod systemd;
 mod tls;
 #[cfg(feature = "top")]
