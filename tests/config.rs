@@ -366,6 +366,30 @@ fn what_syslog_and_datagrams_have_no_way_to_do_is_refused() {
     assert_eq!((log.address.to_string(), log.protocol.name()), ("unix-dgram:/run/log".to_owned(), "syslog"));
 }
 
+// R-C7
+#[test]
+fn streams_that_there_is_no_room_for_are_refused() {
+    let listeners = |count: usize| {
+        let one =
+            |number| format!("[listen.l{number}]\naddress = 'tcp:0'\ndelivery_stream_name = 's{number}'\n");
+        (0..count).map(one).collect::<String>()
+    };
+    let config = of_file(&listeners(15)).unwrap().config;
+    assert_eq!((config.streams().len(), config.streams()[0]), (16, "s"));
+    assert_problems(
+        of_file(&listeners(16)),
+        &["`listen` must not name more than 16 delivery streams; they name 17"],
+    );
+    assert_problems(
+        of_file(&format!("buffer.memory = '3MiB'\n{}", listeners(3))),
+        &["`buffer.memory` is divided by 4 delivery streams, of which each needs 1 MiB: take at least 4 MiB"],
+    );
+    assert_problems(
+        of_file(&format!("[buffer]\ndirectory = '/spool'\ndisk = '15MiB'\n{}", listeners(3))),
+        &["`buffer.disk` is divided by 4 delivery streams, of which each needs 4 MiB: take at least 16 MiB"],
+    );
+}
+
 // R-C8
 #[test]
 fn values_that_do_not_go_together_are_reported() {
@@ -419,7 +443,6 @@ fn what_this_version_lacks_is_refused_in_so_many_words() {
     };
     check("aggregate.mode=always", "`aggregate.mode` is \"always\", but must be \"auto\", \"on\" or \"off\"");
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
-    check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
     check("listen.app.protocol=http", "`listen.app.protocol` = \"http\" is not in this version");
 }
 

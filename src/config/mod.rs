@@ -16,7 +16,7 @@ mod schema;
 mod source;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,7 +92,25 @@ pub struct Config {
     pub shutdown_drain: Duration,
 }
 
+/// Most delivery streams of one daemon: each has a share of the memory, and of the spool's disk.
+pub const MAX_STREAMS: usize = 16;
+
 impl Config {
+    /// Every delivery stream that records may go to, the one of `delivery_stream_name` first.
+    #[must_use]
+    pub fn streams(&self) -> Vec<&str> {
+        let others: BTreeSet<_> =
+            self.listen.values().map(|listen| listen.delivery_stream_name.as_str()).collect();
+        let first = self.delivery_stream_name.as_str();
+        std::iter::once(first).chain(others.into_iter().filter(|other| *other != first)).collect()
+    }
+
+    /// Bytes of `buffer.memory` for each of them.
+    #[must_use]
+    pub fn memory_of_each(&self) -> usize {
+        self.buffer.memory / self.streams().len()
+    }
+
     /// Checks that there is something to listen on, which not every command needs.
     ///
     /// # Errors
@@ -112,6 +130,8 @@ impl Config {
 pub struct ListenConfig {
     /// Where producers connect.
     pub address: Address,
+    /// The delivery stream that its records go to.
+    pub delivery_stream_name: String,
     /// How records are framed.
     pub protocol: Protocol,
     /// What becomes of a message of [`Protocol::Syslog`].

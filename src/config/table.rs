@@ -123,6 +123,9 @@ table! {
         /// of 4 bytes, big-endian, before each record; `syslog` messages of RFC 5424 and RFC 3164, each
         /// behind its length or up to its LF, as a datagram of a `unix-dgram:` address is one.
         protocol: Protocol = Protocol::Lines,
+        /// The delivery stream that this listener's records go to; without one, the one of
+        /// `delivery_stream_name`.
+        delivery_stream_name: Maybe<StreamName> = None,
         /// What record a message of `syslog` becomes: `raw` is the message as it came, `json` an object of
         /// its parts.
         format: SyslogFormat = SyslogFormat::Raw,

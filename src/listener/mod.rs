@@ -315,6 +315,12 @@ impl Bound {
         }
     }
 
+    /// The delivery stream that its records go to.
+    #[must_use]
+    pub fn stream(&self) -> String {
+        self.change.borrow().config.delivery_stream_name.clone()
+    }
+
     /// The listener's name.
     #[must_use]
     pub fn name(&self) -> &str {

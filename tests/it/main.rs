@@ -17,6 +17,7 @@ mod ingest;
 mod monitor;
 mod packing;
 mod reload;
+mod routes;
 mod send;
 mod spool;
 mod spool_command;
