@@ -19,6 +19,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SHOWN_SECRET, Secret,
+    SyslogFormat,
 };
 use crate::limits;
 
@@ -711,8 +712,8 @@ impl Form for ListenAddress {
 
     fn expected() -> String {
         format!(
-            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `fd:NAME` (sockets that systemd passes under this \
-             name), or `stdin:`"
+            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `unix-dgram:PATH`, `fd:NAME` (sockets that systemd \
+             passes under this name), or `stdin:`"
         )
     }
 
@@ -722,6 +723,7 @@ impl Form for ListenAddress {
             text => match text.split_once(':')? {
                 ("fd", name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
                 ("tls", text) => tcp_address(text).map(Address::Tls),
+                ("unix-dgram", text) => socket_path(text).map(Address::UnixDatagram),
                 _ => socket_address(text),
             },
         }
@@ -732,7 +734,7 @@ impl Form for ListenAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|unix-dgram:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
     }
 }
 
@@ -783,9 +785,13 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// is open to the network must not depend on a name server.
 fn socket_address(text: &str) -> Option<Address> {
     if let Some(text) = text.strip_prefix("unix:") {
-        return path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES).map(Address::Unix);
+        return socket_path(text).map(Address::Unix);
     }
     tcp_address(text.strip_prefix("tcp:")?).map(Address::Tcp)
+}
+
+fn socket_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES)
 }
 
 /// `[HOST:]PORT`.
@@ -849,7 +855,12 @@ impl Words for Protocol {
         (Self::Frames.name(), Self::Frames),
         (Self::Http.name(), Self::Http),
         (Self::Firehose.name(), Self::Firehose),
+        (Self::Syslog.name(), Self::Syslog),
     ];
+}
+
+impl Words for SyslogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("raw", Self::Raw), ("json", Self::Json)];
 }
 
 impl Words for Acks {

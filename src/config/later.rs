@@ -14,27 +14,15 @@ pub(super) struct Row {
 }
 
 enum Rule {
-    /// The key asks for what is not there. The text says what is so instead.
-    Absent(&'static str),
     /// Some values of a known key, by how they begin, ask for what is not there.
     Values(&'static [&'static str], &'static str),
 }
 
 /// The keys and values that are still to come.
-pub(super) const LATER: &[Row] = &[
-    row("listen.*.delivery_stream_name", Rule::Absent("all listeners feed one stream (remove the key)")),
-    row(
-        "listen.*.address",
-        Rule::Values(
-            &["unix-dgram:"],
-            "an address is `unix:PATH`, `tcp:HOST:PORT`, `tls:HOST:PORT`, `fd:NAME` or `stdin:`",
-        ),
-    ),
-    row(
-        "listen.*.protocol",
-        Rule::Values(&["forward", "syslog"], "a protocol is \"lines\", \"frames\", \"http\" or \"firehose\""),
-    ),
-];
+pub(super) const LATER: &[Row] = &[row(
+    "listen.*.protocol",
+    Rule::Values(&["forward"], "a protocol is \"lines\", \"frames\", \"syslog\", \"http\" or \"firehose\""),
+)];
 
 const fn row(key: &'static str, rule: Rule) -> Row {
     Row { key, rule }
@@ -45,11 +33,9 @@ impl Row {
     /// other.
     pub(super) fn judge(&self, found: &Found) -> Option<Problem> {
         let not_yet = |what, instead| Some(Problem::NotYet { from: found.from.clone(), what, instead });
-        let key = || format!("`{}`", found.key);
         let key_and_value = || format!("`{}` = {}", found.key, found.shown());
         let text = found.value.as_str();
         match &self.rule {
-            Rule::Absent(instead) => not_yet(key(), instead),
             Rule::Values(starts, instead) => {
                 let matches = |start: &&str| text.is_some_and(|text| text.starts_with(start));
                 if starts.iter().any(matches) { not_yet(key_and_value(), instead) } else { None }

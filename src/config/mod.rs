@@ -16,7 +16,7 @@ mod schema;
 mod source;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,7 +92,25 @@ pub struct Config {
     pub shutdown_drain: Duration,
 }
 
+/// Most delivery streams of one daemon: each has a share of the memory, and of the spool's disk.
+pub const MAX_STREAMS: usize = 16;
+
 impl Config {
+    /// Every delivery stream that records may go to, the one of `delivery_stream_name` first.
+    #[must_use]
+    pub fn streams(&self) -> Vec<&str> {
+        let others: BTreeSet<_> =
+            self.listen.values().map(|listen| listen.delivery_stream_name.as_str()).collect();
+        let first = self.delivery_stream_name.as_str();
+        std::iter::once(first).chain(others.into_iter().filter(|other| *other != first)).collect()
+    }
+
+    /// Bytes of `buffer.memory` for each of them.
+    #[must_use]
+    pub fn memory_of_each(&self) -> usize {
+        self.buffer.memory / self.streams().len()
+    }
+
     /// Checks that there is something to listen on, which not every command needs.
     ///
     /// # Errors
@@ -112,8 +130,12 @@ impl Config {
 pub struct ListenConfig {
     /// Where producers connect.
     pub address: Address,
+    /// The delivery stream that its records go to.
+    pub delivery_stream_name: String,
     /// How records are framed.
     pub protocol: Protocol,
+    /// What becomes of a message of [`Protocol::Syslog`].
+    pub format: SyslogFormat,
     /// Permission bits of the socket file.
     pub mode: u32,
     /// Longest record, its delimiter included; a longer one is rejected as a whole.
@@ -203,6 +225,8 @@ pub struct TlsConfig {
 pub enum Address {
     /// `unix:PATH`, a stream socket.
     Unix(PathBuf),
+    /// `unix-dgram:PATH`, a datagram socket.
+    UnixDatagram(PathBuf),
     /// `tcp:HOST:PORT`, resolved; without a host, loopback.
     Tcp(SocketAddr),
     /// `tls:HOST:PORT`, as [`Address::Tcp`], with TLS.
@@ -219,7 +243,7 @@ impl Address {
     pub fn tcp(&self) -> Option<&SocketAddr> {
         match self {
             Self::Tcp(address) | Self::Tls(address) => Some(address),
-            Self::Unix(_) | Self::Stdin | Self::Activated(_) => None,
+            Self::Unix(_) | Self::UnixDatagram(_) | Self::Stdin | Self::Activated(_) => None,
         }
     }
 }
@@ -228,6 +252,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixDatagram(path) => write!(f, "unix-dgram:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Stdin => f.write_str("stdin:"),
@@ -247,6 +272,17 @@ pub enum Protocol {
     Http,
     /// Requests of the Firehose API.
     Firehose,
+    /// Messages of RFC 5424 and RFC 3164, framed as in RFC 6587.
+    Syslog,
+}
+
+/// What record a syslog message becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyslogFormat {
+    /// The message as it came.
+    Raw,
+    /// A JSON object of its parts.
+    Json,
 }
 
 impl Protocol {
@@ -256,6 +292,7 @@ impl Protocol {
         match self {
             Self::Lines => "lines",
             Self::Frames => "frames",
+            Self::Syslog => "syslog",
             Self::Http => "http",
             Self::Firehose => "firehose",
         }
@@ -265,7 +302,7 @@ impl Protocol {
     #[must_use]
     pub const fn has_requests(self) -> bool {
         match self {
-            Self::Lines | Self::Frames => false,
+            Self::Lines | Self::Frames | Self::Syslog => false,
             Self::Http | Self::Firehose => true,
         }
     }

@@ -18,8 +18,8 @@ use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
-    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig, Protocol,
-    RetryConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig, TlsConfig,
+    DeadLetterConfig, Effective, ListenConfig, Loaded, LogConfig, MAX_STREAMS, MonitorConfig, OtlpConfig,
+    Protocol, RetryConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig, SyslogFormat, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -210,6 +210,46 @@ impl Resolver {
         }
     }
 
+    /// Reports what syslog and datagrams have no way to do.
+    fn syslog(&mut self, name: &str, listener: &Listen) {
+        let (protocol, acks) = (listener.protocol.0, listener.acks.0.unwrap_or(Acks::Off));
+        let is_datagrams = matches!(listener.address.0, Some(Address::UnixDatagram(_)));
+        if is_datagrams && !matches!(protocol, Protocol::Syslog | Protocol::Lines) {
+            let rule = "must be \"syslog\" or \"lines\" for datagrams";
+            self.conflict(&["listen", name, "protocol"], rule);
+        }
+        if acks != Acks::Off && (is_datagrams || protocol == Protocol::Syslog) {
+            let rule = "must be \"off\": neither syslog nor a datagram has a way to acknowledge";
+            self.conflict(&["listen", name, "acks"], rule);
+        }
+        if listener.format.0 != SyslogFormat::Raw && protocol != Protocol::Syslog {
+            let rule = "is only known of messages of syslog: set `protocol = \"syslog\"`, or remove the key";
+            self.conflict(&["listen", name, "format"], rule);
+        }
+    }
+
+    /// Reports streams that there is no room for.
+    fn streams(&mut self, table: &Table) {
+        let own = table.listen.values().filter_map(|listener| listener.delivery_stream_name.0.as_ref());
+        let streams: BTreeSet<_> = own.chain(&table.delivery_stream_name.0).collect();
+        let count = streams.len();
+        if count > MAX_STREAMS {
+            let rule = format!("must not name more than {MAX_STREAMS} delivery streams; they name {count}");
+            self.conflict(&["listen"], &rule);
+        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let disk = table.buffer.directory.0.as_ref().map(|_| ("disk", table.buffer.disk.0, 4));
+        for (key, bytes, least) in [("memory", table.buffer.memory.0, 1)].into_iter().chain(disk) {
+            if bytes < count * (least << 20) {
+                let rule = format!(
+                    "is divided by {count} delivery streams, of which each needs {least} MiB: take at least {} MiB",
+                    count * least
+                );
+                self.conflict(&["buffer", key], &rule);
+            }
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -237,8 +277,10 @@ impl Resolver {
             self.require(&listener.address, &["listen", name, "address"]);
             self.identity(name, listener);
             self.signing(name, listener);
+            self.syslog(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
+        self.streams(table);
 
         let judged = |key: &str| !self.faulty.contains(key);
         let admin = table.admin.address.0.iter().filter(|_| judged("admin.address"));
@@ -447,8 +489,9 @@ fn is_listener_name(name: &str) -> bool {
 
 /// The types that the other rooms see. The table has no gaps left but optional ones.
 fn config(table: Table) -> Config {
+    let stream = table.delivery_stream_name.0.unwrap_or_default();
     Config {
-        delivery_stream_name: table.delivery_stream_name.0.unwrap_or_default(),
+        delivery_stream_name: stream.clone(),
         region: table.region.0,
         endpoint_url: table.endpoint_url.0,
         max_batch_size: size(table.max_batch_size),
@@ -459,7 +502,8 @@ fn config(table: Table) -> Config {
             .listen
             .into_iter()
             .filter_map(|(name, listener)| {
-                Some((name, listen_config(listener, table.buffer.directory.0.is_some())?))
+                let spooled = table.buffer.directory.0.is_some();
+                Some((name, listen_config(listener, &stream, spooled)?))
             })
             .collect(),
         buffer: BufferConfig {
@@ -515,10 +559,13 @@ fn config(table: Table) -> Config {
     }
 }
 
-fn listen_config(listener: Listen, spooled: bool) -> Option<ListenConfig> {
+/// `stream` is the one of listeners that name none.
+fn listen_config(listener: Listen, stream: &str, spooled: bool) -> Option<ListenConfig> {
     Some(ListenConfig {
         address: listener.address.0?,
+        delivery_stream_name: listener.delivery_stream_name.0.unwrap_or_else(|| stream.to_owned()),
         protocol: listener.protocol.0,
+        format: listener.format.0,
         mode: listener.mode.0,
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),

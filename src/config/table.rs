@@ -14,7 +14,7 @@ use super::form::{
     ListenAddress, Maybe, Mode, Namespace, Patience, Region, SecretText, Setting, Size, StreamName, Url,
     Wait,
 };
-use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SyslogFormat};
 use crate::limits;
 
 /// Other spellings of keys, accepted wherever the key is.
@@ -121,10 +121,18 @@ table! {
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
         /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
-        /// of 4 bytes, big-endian, before each record; `http` takes them in the bodies of POST requests; `firehose`
-        /// is the Firehose API, for programs that use an AWS SDK.
+        /// of 4 bytes, big-endian, before each record; `syslog` messages of RFC 5424 and RFC 3164, each
+        /// behind its length or up to its LF, as a datagram of a `unix-dgram:` address is one; `http` takes
+        /// them in the bodies of POST requests; `firehose` is the Firehose API, for programs that use an
+        /// AWS SDK.
         protocol: Protocol = Protocol::Lines,
-        /// Permission bits of the socket file of a `unix:` address.
+        /// The delivery stream that this listener's records go to; without one, the one of
+        /// `delivery_stream_name`.
+        delivery_stream_name: Maybe<StreamName> = None,
+        /// What record a message of `syslog` becomes: `raw` is the message as it came, `json` an object of
+        /// its parts.
+        format: SyslogFormat = SyslogFormat::Raw,
+        /// Permission bits of the socket file of a `unix:` or `unix-dgram:` address.
         mode: Mode = 0o660,
         /// Numbers of the users who may connect to a Unix socket, beside what `mode` allows. Without
         /// `allow_uids` and `allow_gids` whoever can open it may.

@@ -7,10 +7,13 @@
 pub mod firehose;
 mod frames;
 pub mod http;
+mod json;
 mod lines;
+mod syslog;
 
 pub use frames::Frames;
 pub use lines::Lines;
+pub use syslog::Syslog;
 
 use bytes::{Bytes, BytesMut};
 

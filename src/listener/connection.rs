@@ -15,8 +15,8 @@ use super::acks::Acker;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
-use crate::config::{OnFull, Protocol};
-use crate::framing::{Framed, Framer, Frames, Lines, Skip};
+use crate::config::{OnFull, Protocol, SyslogFormat};
+use crate::framing::{Framed, Framer, Frames, Lines, Skip, Syslog};
 use crate::record::Chunk;
 use crate::telemetry::now;
 
@@ -60,6 +60,15 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
         Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker).await,
         // Served by `requests`, which standard input can't be.
         Protocol::Http | Protocol::Firehose => {}
+        Protocol::Syslog => {
+            // Copied, one takes its room twice while the rest of its read is framed.
+            let longest = longest.min(intake.capacity() / 8);
+            let syslog = match shared.config.format {
+                SyslogFormat::Raw => Syslog::raw(delimiter, longest),
+                SyslogFormat::Json => Syslog::json(delimiter, longest),
+            };
+            read(shared, intake, source, syslog, acker).await;
+        }
     }
 }
 

@@ -19,11 +19,13 @@ mod monitor;
 mod packing;
 mod puts;
 mod reload;
+mod routes;
 mod send;
 mod spool;
 mod spool_command;
 mod startup;
 mod stopping;
+mod syslog;
 mod systemd;
 mod tls;
 #[cfg(feature = "top")]

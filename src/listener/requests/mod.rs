@@ -202,7 +202,9 @@ async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>
     let (head, body) = request.into_parts();
     match door.shared.config.protocol {
         Protocol::Firehose => firehose::answer(door, &head, body).await,
-        Protocol::Http | Protocol::Lines | Protocol::Frames => http::answer(door, &head, body).await,
+        Protocol::Http | Protocol::Lines | Protocol::Frames | Protocol::Syslog => {
+            http::answer(door, &head, body).await
+        }
     }
 }
 
