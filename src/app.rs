@@ -1,9 +1,12 @@
 //! A daemon from its configuration: bind, start, obey, account.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +16,7 @@ use crate::budget::Budget;
 use crate::buffer::{
     self, Columns, Count, DropReason, Ending, Intake, Ledger, Outlet, Shares, Spooled, Spooling, opening,
 };
-use crate::config::{AggregateMode, Config, Effective};
+use crate::config::{AggregateMode, Config, Effective, SpoolConfig};
 use crate::drain::{self, Order, Orders};
 use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
@@ -27,7 +30,7 @@ use crate::sender::compression;
 use crate::sender::dead_letter::Store;
 use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::{Passed, Socket};
-use crate::spool::{Disk, Opened};
+use crate::spool::{Disk, DiskError, Opened};
 use crate::telemetry::figures::{Figures, SpoolFigures};
 use crate::telemetry::{history, now, otlp};
 
@@ -44,7 +47,8 @@ pub struct App {
     listeners: Vec<listener::Bound>,
     admin: Option<Socket>,
     store: Option<Arc<Store>>,
-    spool: Option<ReadySpool>,
+    /// One for each delivery stream, if there are any.
+    spools: Vec<ReadySpool>,
     notifier: Notifier,
     otlp: Option<otlp::Plan>,
     /// The values that the configuration came from, and how it is read again.
@@ -84,8 +88,8 @@ impl Sizes {
     /// these are the service's own limits; a small buffer makes them smaller.
     #[must_use]
     pub fn of(config: &Config, body_bytes: BodyBytes) -> Self {
-        let shares = Shares::of(config.buffer.memory, config.buffer.spool.is_some());
-        let name = config.delivery_stream_name.len();
+        let shares = Shares::of(config.memory_of_each(), config.buffer.spool.is_some());
+        let name = config.streams().into_iter().map(str::len).max().unwrap_or_default();
         let body = |bytes: usize| body_bytes(name, MAX_BATCH_RECORDS, bytes);
         let compresses = config.aggregate.compression.is_some();
         let fits = |bytes: usize| match compresses {
@@ -132,10 +136,10 @@ impl App {
         let started = now();
         let directory = || "`buffer.directory`";
         // The lock first: whoever starts a second daemon by mistake is told so before all else.
-        let disk = match &config.buffer.spool {
-            Some(spool) => Some((opening::lock(spool).with_context(directory)?, spool)),
-            None => None,
-        };
+        let spools = config.buffer.spool.as_ref().map(|spool| opening::divide(spool, &config.streams()));
+        let lock = |spool: SpoolConfig| Ok((opening::lock(&spool)?, spool));
+        let disks = spools.into_iter().flatten().map(lock).collect::<Result<Vec<_>, DiskError>>();
+        let disks = disks.with_context(directory)?;
         let mut listeners = Vec::new();
         let mut passed = Passed::of_process();
         for (name, listen) in &config.listen {
@@ -157,16 +161,17 @@ impl App {
             None => None,
         };
         // Last, since it takes as long as there is something to look at.
-        let spool = match disk {
-            Some((disk, spool)) => {
-                let thread = Spooling::ready().context("the spool's thread could not be started")?;
-                let (opened, figures) = opening::open(disk, spool).with_context(directory)?;
-                Some(ReadySpool { opened, figures, thread })
-            }
-            None => None,
+        let ready = |(disk, spool): (Disk, SpoolConfig)| {
+            let thread = Spooling::ready().context("the spool's thread could not be started")?;
+            let (opened, figures) = opening::open(disk, &spool).with_context(directory)?;
+            Ok(ReadySpool { opened, figures, thread })
         };
+        let spools = disks.into_iter().map(ready).collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(spool) = &config.buffer.spool {
+            opening::say_left(spool, &config.streams());
+        }
         let notifier = Notifier::silent();
-        Ok(Self { config, listeners, admin, store, spool, notifier, otlp: None, again: None, started })
+        Ok(Self { config, listeners, admin, store, spools, notifier, otlp: None, again: None, started })
     }
 
     /// The same, telling `notifier` how it fares.
@@ -205,64 +210,55 @@ impl App {
         body_bytes: BodyBytes,
         orders: Orders,
     ) -> Ended {
-        let Self { config, listeners, admin, store, spool, notifier, otlp, again, started } = self;
+        let Self { config, listeners, admin, store, spools, notifier, otlp, again, started } = self;
         let notifier = Arc::new(notifier);
-        let shares = Shares::of(config.buffer.memory, spool.is_some());
         let sizes = Sizes::of(&config, body_bytes);
         say_limits(&config, &sizes);
-        let ledger = Arc::new(Ledger::default());
-        let figures = Arc::new(Figures::new(Arc::clone(&ledger), started));
-        figures.set_stream_name(&config.delivery_stream_name);
+        let figures = Arc::new(Figures::new(Arc::default(), started));
         let control = Control::default();
-        let (intake, outlet, spooling) = buffer(&config, &shares, spool, &figures, &control);
         let export = otlp.and_then(|plan| plan.start(&figures, &config.delivery_stream_name));
-        let watch = Arc::clone(&firehose);
-        let worker = Worker::new(
-            firehose,
-            settings(&config, &sizes, shares.bodies, body_bytes),
-            outlet,
-            control.clone(),
-            store,
-            Arc::clone(&figures),
-        )
-        .traced(export.as_ref().and_then(otlp::Export::traces));
-        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
+        let mut spools = spools.into_iter();
+        let streams: Vec<_> = config
+            .streams()
+            .into_iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let figures = match index {
+                    0 => Arc::clone(&figures),
+                    _ => Arc::new(figures.of_another(Arc::default())),
+                };
+                figures.set_stream_name(name);
+                Stream::build(name, &config, spools.next(), figures, &control)
+            })
+            .collect();
+        figures.set_others(streams.iter().skip(1).map(|stream| Arc::clone(&stream.figures)).collect());
+        let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
         let context = listener::Context {
             delimiter: Delimiter::new(config.delimiter.clone()),
             max_record_bytes: sizes.record_bytes,
             on_full: config.buffer.on_full,
             figures: Arc::clone(&figures),
-            stop,
+            stop: CancellationToken::new(),
             abort: control.abort.clone(),
             tasks: tasks.clone(),
         };
-        let mut serving = Serving::new(intake, context, control.clone(), config.clone(), again);
+        let (mut intakes, mut endings) = (BTreeMap::new(), Vec::new());
+        let workers = FuturesUnordered::new();
+        for Stream { name, figures, intake, outlet, spooling } in streams {
+            intakes.insert(name.clone(), (intake, Arc::clone(&figures)));
+            endings.push((figures.shared_ledger(), spooling));
+            watch(&name, &config, &firehose, &figures, &closed, &tasks);
+            let bodies = Shares::of(config.memory_of_each(), config.buffer.spool.is_some()).bodies;
+            let settings = settings(&name, &config, &sizes, bodies, body_bytes);
+            let (firehose, control, store) = (Arc::clone(&firehose), control.clone(), store.clone());
+            let worker = Worker::new(firehose, settings, outlet, control, store, figures);
+            workers.push(worker.traced(export.as_ref().and_then(otlp::Export::traces)).run());
+        }
+        let mut serving = Serving::new(intakes, context, control.clone(), config.clone(), again);
         listeners.into_iter().for_each(|bound| serving.serve(bound));
         let served = serving.tasks();
         served.close();
         tasks.spawn(take_samples(Arc::clone(&figures), closed.clone()));
-        if let Some(interval) = config.monitor.interval {
-            let settings = poller::Settings {
-                stream: config.delivery_stream_name.clone(),
-                interval,
-                publish_namespace: config.monitor.publish_namespace.clone(),
-            };
-            tasks.spawn(poller::run(Arc::clone(&watch), settings, Arc::clone(&figures), closed.clone()));
-        }
-        let packs = config.aggregate.mode == AggregateMode::Auto && config.monitor.interval.is_none();
-        if packs || config.aggregate.compression.is_some() {
-            // What the stream is decides whether records are packed, looked at again or not. What is to be
-            // compressed waits for it, so that is no matter for the monitor, which has time.
-            let (stream, figures) = (config.delivery_stream_name.clone(), Arc::clone(&figures));
-            let (watch, stop) = (Arc::clone(&watch), closed.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = poller::look_until_known(watch, stream, figures) => {}
-                }
-            });
-        }
         if let Some(socket) = admin {
             tracing::info!(address = socket.address(), "Admin listening.");
             let about = admin::status::About {
@@ -285,7 +281,7 @@ impl App {
         let orders = futures_util::stream::select(orders, ended);
         let left = drain::obey(
             orders,
-            worker.run(),
+            workers.fold(Count::default(), |sum, left| std::future::ready(sum.and(left))),
             &mut serving,
             &control,
             &figures,
@@ -300,18 +296,67 @@ impl App {
             control.abort.cancel();
             tasks.wait().await;
         }
-        let kept = match spooling {
-            Some(spooling) => spooling.kept().await.unwrap_or_else(|| {
-                tracing::error!("The spool's disk does not answer: what was sent last may be sent again.");
-                ledger.columns().held
-            }),
-            None => Count::default(),
-        };
-        let ended = settle_strays(&ledger, left, kept);
+        let mut strays = Count::default();
+        for (ledger, spooling) in endings {
+            strays += settle_strays(&ledger, spooling).await;
+        }
+        let ended = account(figures.columns_of_all(), left.and(strays));
         if let Some(export) = export {
             export.finish().await;
         }
         ended
+    }
+}
+
+/// One delivery stream's way through the daemon, before it begins to flow.
+struct Stream {
+    name: String,
+    figures: Arc<Figures>,
+    intake: Intake,
+    outlet: Outlet,
+    spooling: Option<Ending>,
+}
+
+impl Stream {
+    fn build(
+        name: &str,
+        config: &Config,
+        spool: Option<ReadySpool>,
+        figures: Arc<Figures>,
+        control: &Control,
+    ) -> Self {
+        let shares = Shares::of(config.memory_of_each(), spool.is_some());
+        let (intake, outlet, spooling) = buffer(config, &shares, spool, &figures, control);
+        Self { name: name.to_owned(), figures, intake, outlet, spooling }
+    }
+}
+
+/// Starts whatever looks at the stream itself.
+fn watch<F: Watch + Send + Sync + 'static>(
+    stream: &str,
+    config: &Config,
+    firehose: &Arc<F>,
+    figures: &Arc<Figures>,
+    closed: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    if let Some(interval) = config.monitor.interval {
+        let publish_namespace = config.monitor.publish_namespace.clone();
+        let settings = poller::Settings { stream: stream.to_owned(), interval, publish_namespace };
+        tasks.spawn(poller::run(Arc::clone(firehose), settings, Arc::clone(figures), closed.clone()));
+    }
+    let packs = config.aggregate.mode == AggregateMode::Auto && config.monitor.interval.is_none();
+    if packs || config.aggregate.compression.is_some() {
+        // What the stream is decides whether records are packed, looked at again or not. What is to be
+        // compressed waits for it, so that is no matter for the monitor, which has time.
+        let (stream, figures) = (stream.to_owned(), Arc::clone(figures));
+        let (watch, stop) = (Arc::clone(firehose), closed.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = poller::look_until_known(watch, stream, figures) => {}
+            }
+        });
     }
 }
 
@@ -374,9 +419,9 @@ async fn tell(notifier: Arc<Notifier>, figures: Arc<Figures>, stop: Cancellation
     }
 }
 
-fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes) -> Settings {
+fn settings(stream: &str, config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes) -> Settings {
     Settings {
-        stream: config.delivery_stream_name.as_str().into(),
+        stream: stream.into(),
         limits: Limits { records: config.max_batch_size, bytes: sizes.batch_bytes, linger: config.linger },
         max_in_flight: config.send.max_in_flight,
         bodies,
@@ -396,7 +441,7 @@ fn settings(config: &Config, sizes: &Sizes, bodies: usize, body_bytes: BodyBytes
 /// A small buffer limits more than the keys say.
 fn say_limits(config: &Config, sizes: &Sizes) {
     let Sizes { batch_bytes, record_bytes } = *sizes;
-    let memory = config.buffer.memory;
+    let memory = config.memory_of_each();
     // What compression takes of them for a member's own bytes is nothing to say.
     let (full, most) = Sizes::most(config);
     if batch_bytes < full {
@@ -412,14 +457,24 @@ fn say_limits(config: &Config, sizes: &Sizes) {
     }
 }
 
-/// A connection that was cut off by an abort may have held a chunk that it had counted.
-fn settle_strays(ledger: &Ledger, mut left: Count, kept: Count) -> Ended {
+/// Drops what a connection that was cut off by an abort held and had counted, and returns it.
+async fn settle_strays(ledger: &Ledger, spooling: Option<Ending>) -> Count {
+    let kept = match spooling {
+        Some(spooling) => spooling.kept().await.unwrap_or_else(|| {
+            tracing::error!("The spool's disk does not answer: what was sent last may be sent again.");
+            ledger.columns().held
+        }),
+        None => Count::default(),
+    };
     let strays = ledger.columns().held.without(kept);
     if strays.records > 0 {
         ledger.dropped(DropReason::Shutdown, strays);
-        left += strays;
     }
-    let columns = ledger.columns();
+    strays
+}
+
+/// The last account: `columns` at the end, and what was left.
+fn account(columns: Columns, left: Count) -> Ended {
     let (received, recovered, delivered) =
         (columns.received.records, columns.recovered.records, columns.delivered.records);
     let (dead_lettered, dropped) =

@@ -72,13 +72,13 @@ pub async fn obey<T>(
     tokio::pin!(settled, orders);
     let (mut asked, mut draining, mut deadline) = (false, false, None);
     let drain = |listening: &mut _| {
-        let held = figures.ledger().columns().held;
+        let held = figures.columns_of_all().held;
         tracing::info!(records = held.records, bytes = held.bytes, "Draining.");
         notifier.stopping(limit);
         figures.set_draining();
         Listening::stop(listening);
         // What is held goes now, and while `figures` says so what comes goes as it comes.
-        control.flush.notify_one();
+        control.flush();
     };
     loop {
         let expiry = async {
@@ -95,7 +95,7 @@ pub async fn obey<T>(
                 deadline = None;
             }
             Some(order) = orders.next() => match order {
-                Order::Flush => control.flush.notify_one(),
+                Order::Flush => control.flush(),
                 // Whoever starts the daemon again has it read what there is then.
                 Order::Reload if draining => {}
                 Order::Reload => notifier.reload(|| listening.reload()),

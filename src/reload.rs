@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
@@ -39,8 +40,9 @@ impl fmt::Debug for Again {
 
 /// The listeners that serve, and what they may become.
 pub(crate) struct Serving {
-    /// None once nothing more is taken.
-    intake: Option<Intake>,
+    /// By delivery stream; none once nothing more is taken.
+    intakes: BTreeMap<String, (Intake, Arc<Figures>)>,
+    /// With the figures of the first stream.
     context: Context,
     control: Control,
     /// Those of one name: sockets that systemd passed may be several.
@@ -70,8 +72,9 @@ impl Changes {
                 Some((name, _)) if !(is_listener(before, name) && is_listener(after, name)) => {
                     changes.followed.insert(format!("listen.{name}"));
                 }
-                // The file has its mode from before anybody could connect.
-                Some((_, "mode")) => drop(changes.restart.insert(key.clone())),
+                // The file has its mode from before anybody could connect; a stream has its share of the memory
+                // and of the disk from the start.
+                Some((_, "mode" | "delivery_stream_name")) => drop(changes.restart.insert(key.clone())),
                 Some(_) => drop(changes.followed.insert(key.clone())),
                 None if key == "linger" || key == "log.level" || key.starts_with("retry.") => {
                     changes.followed.insert(key.clone());
@@ -96,7 +99,7 @@ struct Refusal(String);
 
 impl Serving {
     pub(crate) fn new(
-        intake: Intake,
+        intakes: BTreeMap<String, (Intake, Arc<Figures>)>,
         context: Context,
         control: Control,
         config: Config,
@@ -104,7 +107,7 @@ impl Serving {
     ) -> Self {
         let (effective, again) = again.unzip();
         Self {
-            intake: Some(intake),
+            intakes,
             context,
             control,
             listeners: BTreeMap::new(),
@@ -122,11 +125,12 @@ impl Serving {
 
     /// Lets `bound` serve.
     pub(crate) fn serve(&mut self, bound: Bound) {
-        let Some(intake) = &self.intake else { return };
+        let Some((intake, figures)) = self.intakes.get(&bound.stream()) else { return };
         let (listener, address) = (bound.name().to_owned(), bound.address());
         tracing::info!(listener, address, "Listening.");
         self.listeners.entry(listener).or_default().push(bound.handle());
-        self.tasks.spawn(bound.serve(intake.clone(), self.context.clone()));
+        let context = Context { figures: Arc::clone(figures), ..self.context.clone() };
+        self.tasks.spawn(bound.serve(intake.clone(), context));
         self.show();
     }
 
@@ -171,17 +175,22 @@ impl Serving {
         Ok(())
     }
 
-    /// Keys whose values are not among what is shown.
+    /// The keys of secrets that `config` changes, which values never show.
     fn changed_secrets(&self, config: &Config) -> BTreeSet<String> {
-        let secret = |config: &Config, name: &str| {
-            config.listen.get(name).and_then(|listen: &ListenConfig| listen.forward.shared_key.clone())
+        let secrets = |listen: &ListenConfig| {
+            let signing = listen.signing.as_ref().map(|signing| signing.secret_access_key.clone());
+            [("shared_key", listen.forward.shared_key.clone()), ("secret_access_key", signing)]
         };
-        let is_changed = |name: &&String| {
-            let before = secret(&self.config, name);
-            before.zip(secret(config, name)).is_some_and(|(before, after)| before != after)
-        };
-        let names = self.config.listen.keys().filter(is_changed);
-        names.map(|name| format!("listen.{name}.shared_key")).collect()
+        let mut changed = BTreeSet::new();
+        for (name, listen) in &config.listen {
+            let Some(before) = self.config.listen.get(name) else { continue };
+            for ((key, before), (_, after)) in secrets(before).into_iter().zip(secrets(listen)) {
+                if before != after {
+                    changed.insert(format!("listen.{name}.{key}"));
+                }
+            }
+        }
+        changed
     }
 
     /// Takes what new addresses there are; then lets listeners come, change and go.
@@ -198,6 +207,13 @@ impl Serving {
                 }
                 _ if matches!(listen.address, Address::Stdin | Address::Activated(_)) => {
                     return Err(refused(&format!("`{}` is only there from the start", listen.address)));
+                }
+                _ if !self.intakes.contains_key(&listen.delivery_stream_name) => {
+                    let stream = &listen.delivery_stream_name;
+                    return Err(Refusal(format!(
+                        "`listen.{name}.delivery_stream_name`: \"{stream}\" is no stream that records went to \
+                         from the start, and needs a restart"
+                    )));
                 }
                 _ => {
                     let bound = listener::bind(name, listen, &mut Passed::none());
@@ -235,7 +251,7 @@ impl Listening for Serving {
 
     fn stop(&mut self) {
         // The flush task ends when the last intake is gone.
-        self.intake = None;
+        self.intakes.clear();
         self.context.stop.cancel();
     }
 }

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixDatagram, UnixListener, UnixStream};
 
 /// Connections that may wait in the kernel's queue (cut to `net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
@@ -22,20 +24,26 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A living process listens on the socket file.
-    #[error("unix:{} is in use: another process is listening on it", path.display())]
+    #[error("{scheme}:{} is in use: another process is listening on it", path.display())]
     Live {
+        /// `unix` or `unix-dgram`.
+        scheme: &'static str,
         /// The socket file.
         path: PathBuf,
     },
     /// Something that is not a socket stands at the path.
-    #[error("unix:{} exists and is not a socket: remove it or choose another path", path.display())]
+    #[error("{scheme}:{} exists and is not a socket: remove it or choose another path", path.display())]
     NotASocket {
+        /// `unix` or `unix-dgram`.
+        scheme: &'static str,
         /// The path.
         path: PathBuf,
     },
     /// The socket file could not be made.
-    #[error("unix:{} could not be made a socket in {}: {}", path.display(), directory.display(), source)]
+    #[error("{scheme}:{} could not be made a socket in {}: {}", path.display(), directory.display(), source)]
     File {
+        /// `unix` or `unix-dgram`.
+        scheme: &'static str,
         /// The socket file.
         path: PathBuf,
         /// Its directory.
@@ -61,8 +69,8 @@ pub enum BindError {
         /// What was passed and is not taken.
         passed: Vec<String>,
     },
-    /// What systemd passed under the name is no socket that connections come from.
-    #[error("fd:{name} is no listening stream socket: {source}")]
+    /// What systemd passed under the name is no socket that records can come from.
+    #[error("fd:{name} is no listening stream socket and no Unix datagram socket: {source}")]
     Foreign {
         /// The name.
         name: String,
@@ -99,6 +107,24 @@ enum Kind {
     Tcp(TcpListener),
 }
 
+/// A Unix datagram socket, and its file if that is ours.
+#[derive(Debug)]
+pub struct Datagrams {
+    socket: UnixDatagram,
+    file: Option<SocketFile>,
+    /// It takes no more.
+    is_shut: bool,
+}
+
+/// What systemd has passed.
+#[derive(Debug)]
+pub enum Taken {
+    /// Connections come from it.
+    Socket(Socket),
+    /// Datagrams come from it.
+    Datagrams(Datagrams),
+}
+
 /// One connection.
 #[derive(Debug)]
 pub enum Connection {
@@ -119,35 +145,53 @@ pub enum Connection {
 /// [`BindError`] when a living process listens there, something else is in the way, or the
 /// directory does not take it.
 pub fn bind_unix(path: &Path, mode: u32) -> Result<Socket, BindError> {
+    let (listener, file) = make("unix", path, mode, |path| UnixListener::bind(path))?;
+    Ok(Socket { kind: Kind::Unix(listener, Some(file)), inherited: false })
+}
+
+/// Makes a Unix datagram socket at `path` as [`bind_unix`] makes one of connections.
+///
+/// # Errors
+///
+/// As of [`bind_unix`].
+pub fn bind_unix_datagram(path: &Path, mode: u32) -> Result<Datagrams, BindError> {
+    let (socket, file) = make("unix-dgram", path, mode, |path| UnixDatagram::bind(path))?;
+    Ok(Datagrams { socket, file: Some(file), is_shut: false })
+}
+
+fn make<S>(
+    scheme: &'static str,
+    path: &Path,
+    mode: u32,
+    bind: impl Fn(&Path) -> io::Result<S>,
+) -> Result<(S, SocketFile), BindError> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |source| BindError::File { path: path.to_owned(), directory: directory.to_owned(), source };
+    let failed =
+        |source| BindError::File { scheme, path: path.to_owned(), directory: directory.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket { path: path.to_owned() });
+            return Err(BindError::NotASocket { scheme, path: path.to_owned() });
         }
-        Ok(_) if is_live(path) => return Err(BindError::Live { path: path.to_owned() }),
+        Ok(_) if is_live(path) => return Err(BindError::Live { scheme, path: path.to_owned() }),
         _ => {}
     }
     // Short, because a socket's path may have no more than 107 bytes.
     let made = directory.join(format!(".{}", std::process::id()));
-    let bind = || {
+    let make = || {
         match fs::remove_file(&made) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&made)?;
+        let socket = bind(&made)?;
         fs::set_permissions(&made, Permissions::from_mode(mode))?;
         let inode = fs::symlink_metadata(&made)?.ino();
         fs::rename(&made, path)?;
-        Ok((listener, SocketFile { path: path.to_owned(), inode }))
+        Ok((socket, SocketFile { path: path.to_owned(), inode }))
     };
-    match bind() {
-        Ok((listener, file)) => Ok(Socket { kind: Kind::Unix(listener, Some(file)), inherited: false }),
-        Err(source) => {
-            drop(fs::remove_file(&made));
-            Err(failed(source))
-        }
-    }
+    make().map_err(|source| {
+        drop(fs::remove_file(&made));
+        failed(source)
+    })
 }
 
 /// Takes a TCP address. Must be called within a tokio runtime.
@@ -172,11 +216,11 @@ pub fn bind_tcp(address: SocketAddr) -> Result<Socket, BindError> {
     })
 }
 
-/// Whether a process accepts connections on the socket file.
+/// Whether a process listens on the socket file.
 fn is_live(path: &Path) -> bool {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => true,
-        // A full queue or a missing permission also means that somebody is there.
+        // A full queue, a missing permission or another type of socket also means that somebody is there.
         Err(error) => !matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound),
     }
 }
@@ -235,7 +279,7 @@ impl Passed {
     /// # Errors
     ///
     /// [`BindError::NotPassed`] and [`BindError::Foreign`].
-    pub fn take(&mut self, name: &str) -> Result<Vec<Socket>, BindError> {
+    pub fn take(&mut self, name: &str) -> Result<Vec<Taken>, BindError> {
         let called = |(index, other): (usize, &mut Option<String>)| {
             other.take_if(|other| other == name).map(|_| index)
         };
@@ -246,8 +290,14 @@ impl Passed {
         indices.into_iter().map(|index| self.socket(index, name)).collect()
     }
 
-    fn socket(&mut self, index: usize, name: &str) -> Result<Socket, BindError> {
+    fn socket(&mut self, index: usize, name: &str) -> Result<Taken, BindError> {
         let foreign = |source| BindError::Foreign { name: name.to_owned(), source };
+        // It leaves in its place what is of another kind.
+        if let Ok(Some(socket)) = self.descriptors.take_unix_datagram(index) {
+            socket.set_nonblocking(true).map_err(foreign)?;
+            let socket = UnixDatagram::from_std(socket).map_err(foreign)?;
+            return Ok(Taken::Datagrams(Datagrams { socket, file: None, is_shut: false }));
+        }
         let kind = match self.descriptors.take_unix_listener(index) {
             Ok(Some(listener)) => {
                 listener.set_nonblocking(true).map_err(foreign)?;
@@ -266,7 +316,7 @@ impl Passed {
             Kind::Tcp(listener) => SockRef::from(listener).is_listener(),
         };
         match listens {
-            Ok(true) => Ok(Socket { kind, inherited: true }),
+            Ok(true) => Ok(Taken::Socket(Socket { kind, inherited: true })),
             // `Accept=yes` passes connections.
             Ok(false) => Err(foreign(io::Error::other("it does not listen; set Accept=no"))),
             Err(error) => Err(foreign(error)),
@@ -285,12 +335,11 @@ impl Socket {
     #[must_use]
     pub fn address(&self) -> String {
         match &self.kind {
-            Kind::Unix(_, Some(file)) => format!("unix:{}", file.path.display()),
-            Kind::Unix(listener, None) => {
-                let path = listener.local_addr().ok();
-                let path = path.as_ref().and_then(|address| address.as_pathname());
-                path.map_or_else(|| "unix:?".to_owned(), |path| format!("unix:{}", path.display()))
-            }
+            Kind::Unix(listener, file) => named(
+                "unix",
+                file.as_ref(),
+                listener.local_addr().ok().as_ref().and_then(|it| it.as_pathname()),
+            ),
             Kind::Tcp(listener) => {
                 listener.local_addr().map_or_else(|_| "tcp:?".to_owned(), |address| format!("tcp:{address}"))
             }
@@ -349,6 +398,68 @@ impl Socket {
             Kind::Unix(..) => Connection::Unix(UnixStream::from_std(accepted.into())?),
             Kind::Tcp(_) => Connection::Tcp(TcpStream::from_std(accepted.into())?),
         })
+    }
+}
+
+/// The address of a Unix socket: that of its file, which may have been moved to its place.
+fn named(scheme: &str, file: Option<&SocketFile>, bound: Option<&Path>) -> String {
+    match file.map(|file| file.path.as_path()).or(bound) {
+        Some(path) => format!("{scheme}:{}", path.display()),
+        None => format!("{scheme}:?"),
+    }
+}
+
+impl Datagrams {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let bound = self.socket.local_addr().ok();
+        named("unix-dgram", self.file.as_ref(), bound.as_ref().and_then(|it| it.as_pathname()))
+    }
+
+    /// Returns once a datagram waits. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// The size in bytes of the datagram that waits first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldBlock`] when none waits.
+    pub fn next_size(&self) -> io::Result<usize> {
+        self.receive(&mut [], RecvFlags::PEEK)
+    }
+
+    /// Takes the datagram that waits first, as much of it as fits into `bytes`, and returns its size.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Datagrams::next_size`].
+    pub fn take(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.receive(bytes, RecvFlags::empty())
+    }
+
+    fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        let receive = || {
+            // With TRUNC it tells the size of the whole.
+            let received = rustix::net::recv(&self.socket, bytes, flags | RecvFlags::TRUNC);
+            received.map(|(_, size)| size).map_err(io::Error::from)
+        };
+        // Of the last ones the system is asked, and not the runtime what it has heard of.
+        if self.is_shut { receive() } else { self.socket.try_io(Interest::READABLE, receive) }
+    }
+
+    /// Takes no new datagram into the queue: senders are told by EPIPE. Returns whether that was done; a
+    /// socket that was passed is left to whoever comes next, with what waits in it.
+    #[must_use]
+    pub fn refuse_more(&mut self) -> bool {
+        self.is_shut = self.file.is_some() && SockRef::from(&self.socket).shutdown(Shutdown::Read).is_ok();
+        self.is_shut
     }
 }
 

@@ -339,6 +339,57 @@ fn a_listener_is_required_by_those_who_ask_for_one() {
     of_set(&["listen.app.address=tcp:0"]).unwrap().config.require_listeners().unwrap();
 }
 
+// R-C7
+#[test]
+fn what_syslog_and_datagrams_have_no_way_to_do_is_refused() {
+    let check = |assignments: &[&str], expected: &str| {
+        assert_problems(of_set(assignments), &[&format!("--set: {expected}")]);
+    };
+    let datagrams = "listen.app.address=unix-dgram:/run/log";
+    let acks = "listen.app.acks=received";
+    check(
+        &[datagrams, "listen.app.protocol=frames"],
+        "`listen.app.protocol` must be \"syslog\" or \"lines\"",
+    );
+    check(&[datagrams, acks], "`listen.app.acks` must be \"off\": neither syslog nor a datagram");
+    check(
+        &["listen.app.address=tcp:1", "listen.app.protocol=syslog", acks],
+        "`listen.app.acks` must be \"off\"",
+    );
+    check(
+        &["listen.app.address=tcp:1", "listen.app.format=json"],
+        "`listen.app.format` is only known of messages of",
+    );
+    check(&[datagrams, "listen.app.allow_uids=0"], "`listen.app.allow_uids` is only known of who connects");
+    let file = "[listen.log]\naddress = 'unix-dgram:/run/log'\nprotocol = 'syslog'\nformat = 'json'";
+    let log = of_file(file).unwrap().config.listen["log"].clone();
+    assert_eq!((log.address.to_string(), log.protocol.name()), ("unix-dgram:/run/log".to_owned(), "syslog"));
+}
+
+// R-C7
+#[test]
+fn streams_that_there_is_no_room_for_are_refused() {
+    let listeners = |count: usize| {
+        let one =
+            |number| format!("[listen.l{number}]\naddress = 'tcp:0'\ndelivery_stream_name = 's{number}'\n");
+        (0..count).map(one).collect::<String>()
+    };
+    let config = of_file(&listeners(15)).unwrap().config;
+    assert_eq!((config.streams().len(), config.streams()[0]), (16, "s"));
+    assert_problems(
+        of_file(&listeners(16)),
+        &["`listen` must not name more than 16 delivery streams; they name 17"],
+    );
+    assert_problems(
+        of_file(&format!("buffer.memory = '3MiB'\n{}", listeners(3))),
+        &["`buffer.memory` is divided by 4 delivery streams, of which each needs 1 MiB: take at least 4 MiB"],
+    );
+    assert_problems(
+        of_file(&format!("[buffer]\ndirectory = '/spool'\ndisk = '15MiB'\n{}", listeners(3))),
+        &["`buffer.disk` is divided by 4 delivery streams, of which each needs 4 MiB: take at least 16 MiB"],
+    );
+}
+
 // R-C8
 #[test]
 fn values_that_do_not_go_together_are_reported() {
@@ -377,10 +428,7 @@ fn a_fault_is_not_reported_twice_through_the_default_that_stands_in() {
     check("[retry]\nbase_delay = '1m'\nmax_delay = 'soon'", "`retry.max_delay` is \"soon\"");
     check("admin.address = 'on'\nlisten.a.address = 'tcp:9464'", "`admin.address` is \"on\"");
     check("listen.a.address = 'nowhere'", "`listen.a.address` is \"nowhere\"");
-    check(
-        "listen.a.address = 'unix-dgram:/dev/log'",
-        "`listen.a.address` = \"unix-dgram:/dev/log\" is not in this version",
-    );
+    check("listen.a.address = 'unix-dgram:'", "`listen.a.address` is \"unix-dgram:\"");
     assert_problems(
         load_all("c.toml", "delivery_stream_name = '/'", &[], &[]),
         &["`delivery_stream_name` is \"/\""],
@@ -389,14 +437,30 @@ fn a_fault_is_not_reported_twice_through_the_default_that_stands_in() {
 
 // R-C7
 #[test]
-fn what_this_version_lacks_is_refused_in_so_many_words() {
+fn what_there_is_not_is_refused_in_so_many_words() {
     let check = |assignment: &str, expected: &str| {
         assert_problems(of_set(&["listen.app.address=tcp:0", assignment]), &[&format!("--set: {expected}")]);
     };
     check("aggregate.mode=always", "`aggregate.mode` is \"always\", but must be \"auto\", \"on\" or \"off\"");
     check("aggregate.mod=off", "unknown key `aggregate.mod`; did you mean `aggregate.mode`?");
-    check("listen.app.delivery_stream_name=x", "`listen.app.delivery_stream_name` is not in this version");
-    check("listen.app.protocol=syslog", "`listen.app.protocol` = \"syslog\" is not in this version");
+    check("listen.app.protocol=gelf", "`listen.app.protocol` is \"gelf\", but must be \"lines\", \"frames\"");
+}
+
+// R-H1
+#[test]
+fn requests_are_answered_as_safe_as_the_daemon_makes_records_unless_it_is_told_otherwise() {
+    let check = |settings: &[&str], expected: Acks| {
+        let settings = [&["listen.app.address=tcp:0"], settings].concat();
+        assert_eq!(of_set(&settings).unwrap().config.listen["app"].acks, expected, "{settings:?}");
+    };
+    check(&[], Acks::Off);
+    check(&["listen.app.protocol=http"], Acks::Received);
+    check(&["listen.app.protocol=http", "buffer.directory=/spool"], Acks::Durable);
+    check(&["listen.app.protocol=http", "buffer.directory=/spool", "listen.app.acks=off"], Acks::Off);
+    assert_problems(
+        of_set(&["listen.app.address=stdin:", "listen.app.protocol=http"]),
+        &["--set: `listen.app.protocol` is \"http\", which answers its producers"],
+    );
 }
 
 // R-C7

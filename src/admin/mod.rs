@@ -54,7 +54,7 @@ pub fn bind(address: &Address) -> Result<Option<Socket>, BindError> {
     match address {
         Address::Unix(path) => bind_unix(path, SOCKET_MODE).map(Some),
         Address::Tcp(address) => bind_tcp(*address).map(Some),
-        Address::Tls(_) | Address::Stdin | Address::Activated(_) => Ok(None),
+        Address::Tls(_) | Address::UnixDatagram(_) | Address::Stdin | Address::Activated(_) => Ok(None),
     }
 }
 

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::stuck::{self, Facts};
-use crate::buffer::{Count, DropReason, RejectReason};
+use crate::buffer::{Columns, Count, DropReason, RejectReason};
 use crate::firehose::Destination;
-use crate::telemetry::figures::{Figures, SpoolCondition, SpoolFigures};
+use crate::telemetry::figures::{Figures, SpoolCondition, SpoolFigures, Trouble};
 use crate::telemetry::history::{self, Sample};
 use crate::telemetry::stream::{Reading, Stream};
 
@@ -39,10 +39,19 @@ pub struct Health {
 /// Whether the process makes progress.
 #[must_use]
 pub fn live(figures: &Figures, now: Instant) -> Health {
-    let turn = figures.sender().state.turn;
-    let idle = turn.map(|turn| now.saturating_duration_since(turn)).filter(|idle| *idle > STUCK);
-    let reason = idle.map(|idle| format!("the flush task has not had a turn for {} s", idle.as_secs()));
-    Health { reasons: reason.into_iter().collect() }
+    let reason = |one: &Figures| {
+        let turn = one.sender().state.turn;
+        let idle = turn.map(|turn| now.saturating_duration_since(turn)).filter(|idle| *idle > STUCK)?;
+        let whose = of(figures, one);
+        Some(format!("{whose}the flush task has not had a turn for {} s", idle.as_secs()))
+    };
+    Health { reasons: figures.all().filter_map(reason).collect() }
+}
+
+/// What a sentence about `one` of the streams begins with, where there are several.
+fn of(figures: &Figures, one: &Figures) -> String {
+    let name = one.stream_name().filter(|_| figures.are_several());
+    name.map_or_else(String::new, |name| format!("delivery stream {name}: "))
 }
 
 /// Whether the daemon is fit to be given records.
@@ -52,12 +61,14 @@ pub fn ready(figures: &Figures, now: Instant) -> Health {
     if figures.is_draining() {
         reasons.push("the daemon is stopping".to_owned());
     }
-    if figures.spool().as_ref().is_some_and(|spool| spool.condition == SpoolCondition::Failed) {
+    if figures.spool_of_all().is_some_and(|spool| spool.condition == SpoolCondition::Failed) {
         reasons.push("the spool's disk has failed: nothing more is taken until a restart".to_owned());
     }
-    let trouble = figures.sender().state.trouble.clone();
-    if let Some(trouble) = trouble.filter(|trouble| trouble.permanent) {
-        reasons.push(format!("{}: {}", trouble.code, trouble.message));
+    for one in figures.all() {
+        let trouble = one.sender().state.trouble.clone();
+        if let Some(trouble) = trouble.filter(|trouble| trouble.permanent) {
+            reasons.push(format!("{}{}: {}", of(figures, one), trouble.code, trouble.message));
+        }
     }
     Health { reasons }
 }
@@ -65,16 +76,14 @@ pub fn ready(figures: &Figures, now: Instant) -> Health {
 /// Everything, as JSON.
 #[must_use]
 pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
-    let columns = figures.ledger().columns();
-    let sender = figures.sender().clone();
-    let spool = figures.spool().clone();
+    let columns = figures.columns_of_all();
+    let sender = figures.sender_of_all();
+    let (spool, buffer, in_flight) =
+        (figures.spool_of_all(), figures.buffer_of_all(), figures.in_flight_of_all());
     let stream = figures.stream().clone();
     let sample = figures.sample(now);
     let rates = figures.history().rates(&sample);
     let health = ready(figures, now);
-    let by = |labels: &[&'static str], counts: &[Count]| -> Value {
-        labels.iter().copied().map(str::to_owned).zip(counts.iter().map(count)).collect::<Map<_, _>>().into()
-    };
     let stuck = stuck::find(&Facts {
         dead: live(figures, now).reasons.first().map(String::as_str),
         trouble: sender.state.trouble.as_ref(),
@@ -85,11 +94,11 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             .map_or(Duration::ZERO, |trouble| now.saturating_duration_since(trouble.since)),
         rates,
         cpu: rates.cpu,
-        buffer: figures.buffer(),
+        buffer,
         spool: spool.as_ref().map(|spool| spool.condition),
         held: columns.held.records,
         connections: figures.connections(),
-        in_flight: figures.in_flight(),
+        in_flight,
         stream: &stream,
     });
     let mut requests: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
@@ -107,15 +116,8 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         "ready": health.reasons.is_empty(),
         "reasons": health.reasons,
         "stuck": { "at": stuck.at.label(), "level": stuck.level.label(), "why": stuck.why },
-        "ledger": {
-            "received": count(&columns.received),
-            "recovered": count(&columns.recovered),
-            "delivered": count(&columns.delivered),
-            "dead_lettered": count(&columns.dead_lettered),
-            "dropped": by(&DropReason::ALL.map(DropReason::label), &columns.dropped),
-            "rejected": by(&RejectReason::ALL.map(RejectReason::label), &columns.rejected),
-            "held": count(&columns.held),
-        },
+        "ledger": ledger(&columns),
+        "streams": figures.all().filter(|_| figures.are_several()).map(|one| one_of_several(one, now)).collect::<Value>(),
         "rates": {
             "window_ms": millis(rates.window),
             "received_records_per_second": rates.received_records,
@@ -128,14 +130,14 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         },
         "buffer": {
             "memory_bytes": about.memory_bytes,
-            "records_bytes": figures.buffer().map(|buffer| buffer.total),
-            "reserved_bytes": figures.buffer().map(|buffer| buffer.reserved),
-            "wanted_bytes": figures.buffer().map(|buffer| buffer.wanted),
+            "records_bytes": buffer.map(|buffer| buffer.total),
+            "reserved_bytes": buffer.map(|buffer| buffer.reserved),
+            "wanted_bytes": buffer.map(|buffer| buffer.wanted),
             "oldest_record_age_ms": sender.state.oldest.map(|oldest| since(oldest, now)),
         },
         "spool": spool.map(|spool| spooled(&spool)),
         "stream": {
-            "in_flight_requests": figures.in_flight(),
+            "in_flight_requests": in_flight,
             "max_in_flight_requests": about.max_in_flight,
             "requests": requests,
             "retried": sender.retried,
@@ -154,12 +156,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),
             "delivery_seconds_p50_below": sender.delivery_latency.quantile(0.5),
             "delivery_seconds_p99_below": sender.delivery_latency.quantile(0.99),
-            "trouble": sender.state.trouble.map(|trouble| json!({
-                "permanent": trouble.permanent,
-                "error_code": trouble.code,
-                "message": trouble.message,
-                "since_ms": since(trouble.since, now),
-            })),
+            "trouble": trouble(sender.state.trouble.as_ref(), now),
         },
         "monitor": monitor(about, &stream, now),
         "process": {
@@ -168,6 +165,51 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "resident_bytes": sample.process.resident_bytes,
         },
         "sample": row(&sample, now),
+    })
+}
+
+fn ledger(columns: &Columns) -> Value {
+    let by = |labels: &[&'static str], counts: &[Count]| -> Value {
+        labels.iter().copied().map(str::to_owned).zip(counts.iter().map(count)).collect::<Map<_, _>>().into()
+    };
+    json!({
+        "received": count(&columns.received),
+        "recovered": count(&columns.recovered),
+        "delivered": count(&columns.delivered),
+        "dead_lettered": count(&columns.dead_lettered),
+        "dropped": by(&DropReason::ALL.map(DropReason::label), &columns.dropped),
+        "rejected": by(&RejectReason::ALL.map(RejectReason::label), &columns.rejected),
+        "held": count(&columns.held),
+    })
+}
+
+fn trouble(trouble: Option<&Trouble>, now: Instant) -> Value {
+    let Some(trouble) = trouble else { return Value::Null };
+    json!({
+        "permanent": trouble.permanent,
+        "error_code": trouble.code,
+        "message": trouble.message,
+        "since_ms": since(trouble.since, now),
+    })
+}
+
+/// What is one stream's own, where there are several and everything else is of all.
+fn one_of_several(figures: &Figures, now: Instant) -> Value {
+    let sender = figures.sender().clone();
+    let spool = figures.spool().clone();
+    let buffer = figures.buffer();
+    let description = figures.stream().description.as_ref().map(|description| description.status.clone());
+    json!({
+        "delivery_stream_name": figures.stream_name(),
+        "ledger": ledger(&figures.ledger().columns()),
+        "reserved_bytes": buffer.map(|buffer| buffer.reserved),
+        "wanted_bytes": buffer.map(|buffer| buffer.wanted),
+        "in_flight_requests": figures.in_flight(),
+        "oldest_record_age_ms": sender.state.oldest.map(|oldest| since(oldest, now)),
+        "billed_bytes": sender.billed_bytes,
+        "status": description,
+        "trouble": trouble(sender.state.trouble.as_ref(), now),
+        "spool": spool.map(|spool| spooled(&spool)),
     })
 }
 

@@ -26,6 +26,13 @@ impl Count {
         }
     }
 
+    /// The two together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+
     /// What is left of it without `other`, which is no more than it.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
@@ -132,6 +139,19 @@ pub struct Balance {
     pub taken: Count,
     /// Delivered, dead-lettered, dropped and held.
     pub accounted: Count,
+}
+
+impl AddAssign for Columns {
+    fn add_assign(&mut self, other: Self) {
+        let Self { received, recovered, delivered, dead_lettered, dropped, rejected, held } = other;
+        self.received += received;
+        self.recovered += recovered;
+        self.delivered += delivered;
+        self.dead_lettered += dead_lettered;
+        self.dropped.iter_mut().zip(dropped).for_each(|(count, other)| *count += other);
+        self.rejected.iter_mut().zip(rejected).for_each(|(count, other)| *count += other);
+        self.held += held;
+    }
 }
 
 impl Columns {

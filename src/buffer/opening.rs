@@ -1,5 +1,6 @@
 //! The spool's start: its directory locked, what is in it found, mended and said once.
 
+use std::fs;
 use std::path::Path;
 
 use crate::config::{BufferSync, SpoolConfig};
@@ -7,6 +8,44 @@ use crate::spool::{
     self, Disk, DiskError, OpenError, Opened, Options, Report, Sync, Unusable, WatermarkState,
 };
 use crate::telemetry::figures::SpoolFigures;
+
+/// What the name of a directory begins with that is the spool of one stream among several.
+const STREAM_PREFIX: &str = "stream-";
+
+/// The spool of each of `streams`: of the first one the directory itself, of each other one below that. They
+/// share `buffer.disk` evenly.
+#[must_use]
+pub fn divide(config: &SpoolConfig, streams: &[&str]) -> Vec<SpoolConfig> {
+    let limit_bytes = config.limit_bytes / u64::try_from(streams.len()).unwrap_or(u64::MAX).max(1);
+    let spool = |(index, stream): (usize, &&str)| {
+        let directory = match index {
+            0 => config.directory.clone(),
+            _ => config.directory.join(format!("{STREAM_PREFIX}{stream}")),
+        };
+        SpoolConfig { directory, limit_bytes, sync: config.sync }
+    };
+    streams.iter().enumerate().map(spool).collect()
+}
+
+/// Says where records may wait of streams that are none of `streams` any more.
+pub fn say_left(config: &SpoolConfig, streams: &[&str]) {
+    // Whoever can't list it was told so when it was opened.
+    for entry in fs::read_dir(&config.directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let stream = name.to_str().and_then(|name| name.strip_prefix(STREAM_PREFIX));
+        let Some(stream) = stream.filter(|stream| !streams.iter().skip(1).any(|known| known == stream))
+        else {
+            continue;
+        };
+        let directory = entry.path();
+        // A spool whose records were all delivered at a clean stop has no segment left.
+        let waits = fs::read_dir(&directory).into_iter().flatten().flatten();
+        if waits.map(|file| file.path()).any(|file| file.extension().is_some_and(|it| it == "segment")) {
+            let directory = directory.display();
+            tracing::warn!(stream, %directory, "Records may wait in the spool of a stream that no listener feeds.");
+        }
+    }
+}
 
 /// The lock on the directory of a spool, which nobody else writes to from now on.
 ///

@@ -67,7 +67,7 @@ async fn connect_and_ask(address: &Address, path: &'static str) -> Result<(Statu
     match address {
         Address::Unix(socket) => ask(address, UnixStream::connect(socket).await.map_err(failed)?, path).await,
         Address::Tcp(to) => ask(address, TcpStream::connect(to).await.map_err(failed)?, path).await,
-        Address::Tls(_) | Address::Stdin | Address::Activated(_) => {
+        Address::Tls(_) | Address::UnixDatagram(_) | Address::Stdin | Address::Activated(_) => {
             Err(failed(io::ErrorKind::Unsupported.into()))
         }
     }

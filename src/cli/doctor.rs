@@ -128,18 +128,14 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         identity(&facts.identity),
         network(&facts.network),
         clock(facts.skew_seconds),
-        describing(&facts.description),
-        putting(&facts.probe),
     ];
+    findings.extend(judge(&facts.description, &facts.probe, config));
     findings.extend(facts.metrics.as_ref().map(reading));
     findings.extend(facts.publishing.as_ref().map(publishing));
-    if let Ok(description) = &facts.description {
-        findings.push(stream(description));
-        findings.push(delimiter(description.destination, &config.delimiter));
-    }
-    findings.push(packing(facts.description.as_ref().ok(), config));
-    if let (Ok(description), Some(compression)) = (&facts.description, config.aggregate.compression) {
-        findings.extend(object_names(description, compression.algorithm));
+    for (stream, description, probe) in &facts.others {
+        let words = format!("records go to delivery stream `{stream}` as well");
+        findings.push(Finding::ok("configuration", words));
+        findings.extend(judge(description, probe, config));
     }
     findings.extend(spool::spool(facts.spool.as_ref(), config.buffer.spool.as_ref()));
     findings.push(dead_letters(facts.store.as_ref(), config));
@@ -147,6 +143,23 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
     findings.push(memory(facts.memory, config));
     findings
 }
+
+/// What there is to say of one delivery stream.
+fn judge(description: &Described, probe: &Probed, config: &Config) -> Vec<Finding> {
+    let mut findings = vec![describing(description), putting(probe)];
+    if let Ok(description) = description {
+        findings.push(stream(description));
+        findings.push(delimiter(description.destination, &config.delimiter));
+    }
+    findings.push(packing(description.as_ref().ok(), config));
+    if let (Ok(description), Some(compression)) = (description, config.aggregate.compression) {
+        findings.extend(object_names(description, compression.algorithm));
+    }
+    findings
+}
+
+type Described = Result<Description, WatchError>;
+type Probed = Result<(), PutError>;
 
 /// What was seen, nothing judged yet.
 #[derive(Debug)]
@@ -156,8 +169,10 @@ struct Facts {
     identity: Result<String, PutError>,
     network: Option<Network>,
     skew_seconds: Option<i64>,
-    description: Result<Description, WatchError>,
-    probe: Result<(), PutError>,
+    description: Described,
+    probe: Probed,
+    /// The same of every other stream.
+    others: Vec<(String, Described, Probed)>,
     /// `None` where the monitor is off.
     metrics: Option<Result<(), WatchError>>,
     /// `None` where nothing is to be published.
@@ -228,6 +243,10 @@ impl Facts {
         let identity = sdk.identity().await;
         let description = sdk.describe(&config.delivery_stream_name).await;
         let probe = sdk.probe(&config.delivery_stream_name).await;
+        let mut others = Vec::new();
+        for stream in config.streams().into_iter().skip(1) {
+            others.push((stream.to_owned(), sdk.describe(stream).await, sdk.probe(stream).await));
+        }
         let metrics = match config.monitor.interval {
             Some(_) => Some(read_metrics(&sdk, config).await),
             None => None,
@@ -248,6 +267,7 @@ impl Facts {
             skew_seconds: sdk.clock_skew_seconds(),
             description,
             probe,
+            others,
             metrics,
             publishing,
             spool: config.buffer.spool.as_ref().map(|spool| spool::Sight::look(&spool.directory)),

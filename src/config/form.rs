@@ -17,7 +17,10 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-use super::{Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, Secret};
+use super::{
+    Acks, Address, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SHOWN_SECRET, Secret,
+    SyslogFormat,
+};
 use crate::limits;
 
 /// How a value is written.
@@ -561,6 +564,58 @@ impl Form for File {
     }
 }
 
+/// Name of a pair of keys.
+///
+/// Source: <https://docs.aws.amazon.com/IAM/latest/APIReference/API_AccessKey.html>; shorter ones will do here.
+pub(super) enum AccessKeyId {}
+
+impl Form for AccessKeyId {
+    type Value = String;
+
+    fn expected() -> String {
+        "1 to 128 letters, digits and `_`".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let fits = |id: &&str| (1..=128).contains(&id.len()) && id.chars().all(allowed);
+        given.text().filter(fits).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Json {
+        value.as_str().into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[a-zA-Z0-9_]{1,128}$" })
+    }
+}
+
+/// A secret, which is read and never written.
+pub(super) enum SecretText {}
+
+impl Form for SecretText {
+    type Value = Secret;
+
+    fn expected() -> String {
+        "8 to 256 characters without blanks, in quotes".to_owned()
+    }
+
+    fn read(given: &Given<'_>) -> Option<Secret> {
+        let fits =
+            |text: &&str| (8..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+        given.text().filter(fits).map(|text| Secret::new(text.to_owned()))
+    }
+
+    fn write(_: &Secret) -> Json {
+        SHOWN_SECRET.into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[!-~]{8,256}$" })
+    }
+}
+
 /// Users or groups by their numbers.
 pub(super) enum Ids {}
 
@@ -676,16 +731,14 @@ impl Form for Key {
     }
 }
 
-/// A secret. It is never written: not by `hydrant check`, and not in what is said of a wrong one.
-pub(super) enum Hidden {}
+/// A secret of any form. It is never written: not by `hydrant check`, and not in what is said of a wrong one.
+pub(super) enum SharedKey {}
 
-impl Hidden {
+impl SharedKey {
     const MAX_BYTES: usize = 1024;
-    /// What is written in its stead.
-    pub(super) const WRITTEN: &str = "(secret)";
 }
 
-impl Form for Hidden {
+impl Form for SharedKey {
     type Value = Secret;
 
     fn expected() -> String {
@@ -694,11 +747,11 @@ impl Form for Hidden {
 
     fn read(given: &Given<'_>) -> Option<Secret> {
         let text = given.text().filter(|text| (1..=Self::MAX_BYTES).contains(&text.len()))?;
-        Some(Secret(text.to_owned().into()))
+        Some(Secret::new(text.to_owned()))
     }
 
     fn write(_: &Secret) -> Json {
-        Self::WRITTEN.into()
+        SHOWN_SECRET.into()
     }
 
     fn schema() -> Schema {
@@ -714,8 +767,8 @@ impl Form for ListenAddress {
 
     fn expected() -> String {
         format!(
-            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `fd:NAME` (sockets that systemd passes under this \
-             name), or `stdin:`"
+            "{SOCKET_ADDRESS}, `tls:PORT` or `tls:HOST:PORT`, `unix-dgram:PATH`, `fd:NAME` (sockets that systemd \
+             passes under this name), or `stdin:`"
         )
     }
 
@@ -725,6 +778,7 @@ impl Form for ListenAddress {
             text => match text.split_once(':')? {
                 ("fd", name) => is_descriptor_name(name).then(|| Address::Activated(name.to_owned())),
                 ("tls", text) => tcp_address(text).map(Address::Tls),
+                ("unix-dgram", text) => socket_path(text).map(Address::UnixDatagram),
                 _ => socket_address(text),
             },
         }
@@ -735,7 +789,7 @@ impl Form for ListenAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
+        json_schema!({ "type": "string", "pattern": "^(unix:[^~]|unix-dgram:[^~]|tcp:.*[0-9]$|tls:.*[0-9]$|fd:[^:]{1,255}$|stdin:$)" })
     }
 }
 
@@ -786,9 +840,13 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// is open to the network must not depend on a name server.
 fn socket_address(text: &str) -> Option<Address> {
     if let Some(text) = text.strip_prefix("unix:") {
-        return path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES).map(Address::Unix);
+        return socket_path(text).map(Address::Unix);
     }
     tcp_address(text.strip_prefix("tcp:")?).map(Address::Tcp)
+}
+
+fn socket_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|_| text.len() <= MAX_SOCKET_PATH_BYTES)
 }
 
 /// `[HOST:]PORT`.
@@ -851,7 +909,14 @@ impl Words for Protocol {
         (Self::Lines.name(), Self::Lines),
         (Self::Frames.name(), Self::Frames),
         (Self::Forward.name(), Self::Forward),
+        (Self::Http.name(), Self::Http),
+        (Self::Firehose.name(), Self::Firehose),
+        (Self::Syslog.name(), Self::Syslog),
     ];
+}
+
+impl Words for SyslogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("raw", Self::Raw), ("json", Self::Json)];
 }
 
 impl Words for Acks {

@@ -8,7 +8,6 @@
 //! together, `later` the keys that are still to come, and `schema` the table for others.
 
 mod form;
-mod later;
 mod layer;
 mod problem;
 mod resolve;
@@ -16,7 +15,7 @@ mod schema;
 mod source;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -92,7 +91,25 @@ pub struct Config {
     pub shutdown_drain: Duration,
 }
 
+/// Most delivery streams of one daemon: each has a share of the memory, and of the spool's disk.
+pub const MAX_STREAMS: usize = 16;
+
 impl Config {
+    /// Every delivery stream that records may go to, the one of `delivery_stream_name` first.
+    #[must_use]
+    pub fn streams(&self) -> Vec<&str> {
+        let others: BTreeSet<_> =
+            self.listen.values().map(|listen| listen.delivery_stream_name.as_str()).collect();
+        let first = self.delivery_stream_name.as_str();
+        std::iter::once(first).chain(others.into_iter().filter(|other| *other != first)).collect()
+    }
+
+    /// Bytes of `buffer.memory` for each of them.
+    #[must_use]
+    pub fn memory_of_each(&self) -> usize {
+        self.buffer.memory / self.streams().len()
+    }
+
     /// Checks that there is something to listen on, which not every command needs.
     ///
     /// # Errors
@@ -112,8 +129,12 @@ impl Config {
 pub struct ListenConfig {
     /// Where producers connect.
     pub address: Address,
+    /// The delivery stream that its records go to.
+    pub delivery_stream_name: String,
     /// How records are framed.
     pub protocol: Protocol,
+    /// What becomes of a message of [`Protocol::Syslog`].
+    pub format: SyslogFormat,
     /// Permission bits of the socket file.
     pub mode: u32,
     /// Longest record, its delimiter included; a longer one is rejected as a whole.
@@ -130,6 +151,8 @@ pub struct ListenConfig {
     pub tls: Option<TlsConfig>,
     /// For [`Protocol::Forward`].
     pub forward: ForwardConfig,
+    /// What requests of [`Protocol::Firehose`] must be signed with; without it any signature will do.
+    pub signing: Option<SigningKey>,
 }
 
 /// What there is to choose of Fluent Forward.
@@ -143,23 +166,41 @@ pub struct ForwardConfig {
     pub shared_key: Option<Secret>,
 }
 
-/// What is never shown.
+/// A pair of keys that requests are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// The one that requests name.
+    pub access_key_id: String,
+    /// The other.
+    pub secret_access_key: Secret,
+}
+
+/// What is never printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Bytes);
+pub struct Secret(String);
 
 impl Secret {
-    /// Itself.
+    /// Of `text`.
     #[must_use]
-    pub fn bytes(&self) -> &Bytes {
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself, for whoever has to know it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
+        f.write_str(SHOWN_SECRET)
     }
 }
+
+/// What stands for a secret.
+const SHOWN_SECRET: &str = "(secret)";
 
 /// Who may connect to a Unix socket, by the numbers of users and groups; if both are none, whoever can
 /// open it.
@@ -196,6 +237,8 @@ pub struct TlsConfig {
 pub enum Address {
     /// `unix:PATH`, a stream socket.
     Unix(PathBuf),
+    /// `unix-dgram:PATH`, a datagram socket.
+    UnixDatagram(PathBuf),
     /// `tcp:HOST:PORT`, resolved; without a host, loopback.
     Tcp(SocketAddr),
     /// `tls:HOST:PORT`, as [`Address::Tcp`], with TLS.
@@ -212,7 +255,7 @@ impl Address {
     pub fn tcp(&self) -> Option<&SocketAddr> {
         match self {
             Self::Tcp(address) | Self::Tls(address) => Some(address),
-            Self::Unix(_) | Self::Stdin | Self::Activated(_) => None,
+            Self::Unix(_) | Self::UnixDatagram(_) | Self::Stdin | Self::Activated(_) => None,
         }
     }
 }
@@ -221,6 +264,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixDatagram(path) => write!(f, "unix-dgram:{}", path.display()),
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Tls(address) => write!(f, "tls:{address}"),
             Self::Stdin => f.write_str("stdin:"),
@@ -238,6 +282,21 @@ pub enum Protocol {
     Frames,
     /// Fluent Forward.
     Forward,
+    /// Requests of HTTP, each with records in its body.
+    Http,
+    /// Requests of the Firehose API.
+    Firehose,
+    /// Messages of RFC 5424 and RFC 3164, framed as in RFC 6587.
+    Syslog,
+}
+
+/// What record a syslog message becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyslogFormat {
+    /// The message as it came.
+    Raw,
+    /// A JSON object of its parts.
+    Json,
 }
 
 impl Protocol {
@@ -248,6 +307,29 @@ impl Protocol {
             Self::Lines => "lines",
             Self::Frames => "frames",
             Self::Forward => "forward",
+            Self::Syslog => "syslog",
+            Self::Http => "http",
+            Self::Firehose => "firehose",
+        }
+    }
+
+    /// Whether producers make requests and get answers.
+    #[must_use]
+    pub const fn has_requests(self) -> bool {
+        match self {
+            Self::Lines | Self::Frames | Self::Syslog | Self::Forward => false,
+            Self::Http | Self::Firehose => true,
+        }
+    }
+
+    /// What producers are told unless `acks` says otherwise: where each record or request has its
+    /// answer, that it is as safe as the daemon makes it.
+    #[must_use]
+    pub const fn acks(self, spooled: bool) -> Acks {
+        match self {
+            Self::Lines | Self::Frames | Self::Syslog => Acks::Off,
+            Self::Http | Self::Firehose | Self::Forward if spooled => Acks::Durable,
+            Self::Http | Self::Firehose | Self::Forward => Acks::Received,
         }
     }
 }

@@ -86,16 +86,6 @@ pub enum Problem {
         /// The environment variable for it.
         variable: String,
     },
-    /// Something for a later version.
-    #[error("{from}: {what} is not in this version of hydrant: {instead}")]
-    NotYet {
-        /// Where it was set.
-        from: String,
-        /// The key, with its value where only the value is at fault.
-        what: String,
-        /// What is so in this version, and what to do.
-        instead: &'static str,
-    },
     /// Values that are right one by one and wrong together.
     #[error("{0}")]
     Conflict(String),

@@ -10,16 +10,16 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::value::{Dict, Value};
 
-use super::form::{Form, Hidden, Maybe, Setting};
-use super::later::LATER;
+use super::form::{Form, Maybe, Setting};
 use super::layer::{self, Layer};
 use super::problem::{Problem, Problems};
 use super::schema;
 use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
-    DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MonitorConfig, OtlpConfig,
-    Protocol, RetryConfig, SendConfig, SpoolConfig, TlsConfig,
+    DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MAX_STREAMS, MonitorConfig,
+    OtlpConfig, Protocol, RetryConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig, SyslogFormat,
+    TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -35,11 +35,10 @@ pub(super) fn resolve(layers: Vec<Layer>, mut problems: Vec<Problem>) -> Result<
         Err(error) => return Err(Problem::Conflict(error.to_string()).into()),
     };
     let keys = schema::rows().into_iter().filter(schema::Row::is_key).map(|row| row.path);
-    let keys = keys.chain(LATER.iter().map(|row| row.key.to_owned())).collect();
+    let keys = keys.collect();
     let mut resolver =
         Resolver { figment, values, keys, problems, faulty: BTreeSet::new(), warnings: Vec::new() };
     resolver.names();
-    resolver.later();
     let table = resolver.values();
     resolver.together(&table);
     if resolver.problems.is_empty() { Ok(resolver.loaded(table)) } else { Err(Problems(resolver.problems)) }
@@ -68,7 +67,7 @@ impl Found {
     /// The value as one could write it.
     pub(super) fn shown(&self) -> String {
         if schema::is_secret(&self.key) {
-            return Hidden::WRITTEN.to_owned();
+            return SHOWN_SECRET.to_owned();
         }
         serde_json::to_string(&self.value).unwrap_or_default()
     }
@@ -121,20 +120,6 @@ impl Resolver {
 
     fn is_table(&self, path: &[String]) -> bool {
         self.keys.iter().any(|key| is_inside(key, path))
-    }
-
-    /// Takes out what this version does not have.
-    fn later(&mut self) {
-        for path in leaves(&self.values) {
-            for row in LATER.iter().filter(|row| matches(row.key, &path)) {
-                let Some(found) = self.found(&path) else { continue };
-                let Some(problem) = row.judge(&found) else { continue };
-                self.take(&path);
-                self.fault(problem, &found.key);
-            }
-        }
-        // What is left of a table with nothing in it, such as `[aggregate]`, says nothing.
-        self.values.retain(|_, value| value.as_dict().is_none_or(|inner| !inner.is_empty()));
     }
 
     /// The values in their forms; one that is wrong is reported and its default taken.
@@ -206,6 +191,74 @@ impl Resolver {
         }
     }
 
+    /// Reports keys of signatures where they mean nothing, and addresses that need them.
+    fn signing(&mut self, name: &str, listener: &Listen) {
+        let keys = [
+            ("access_key_id", listener.access_key_id.0.is_some()),
+            ("secret_access_key", listener.secret_access_key.0.is_some()),
+        ];
+        if listener.protocol.0 != Protocol::Firehose {
+            for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+                let rule = "is of no use without `protocol = \"firehose\"`: remove the key";
+                self.conflict(&["listen", name, key], rule);
+            }
+            return;
+        }
+        if listener.access_key_id.0.is_some() || listener.secret_access_key.0.is_some() {
+            self.require(&listener.access_key_id, &["listen", name, "access_key_id"]);
+            self.require(&listener.secret_access_key, &["listen", name, "secret_access_key"]);
+        } else if let Some(address) = &listener.address.0
+            && address.tcp().is_some_and(|address| !address.ip().is_loopback())
+            && keys.iter().all(|(key, _)| !self.faulty.contains(&format!("listen.{name}.{key}")))
+        {
+            let rule = format!(
+                "is `{address}`, where anybody could put records: set `listen.{name}.access_key_id` and \
+                 `listen.{name}.secret_access_key`, or take a loopback address"
+            );
+            self.conflict(&["listen", name, "address"], &rule);
+        }
+    }
+
+    /// Reports what syslog and datagrams have no way to do.
+    fn syslog(&mut self, name: &str, listener: &Listen) {
+        let (protocol, acks) = (listener.protocol.0, listener.acks.0.unwrap_or(Acks::Off));
+        let is_datagrams = matches!(listener.address.0, Some(Address::UnixDatagram(_)));
+        if is_datagrams && !matches!(protocol, Protocol::Syslog | Protocol::Lines) {
+            let rule = "must be \"syslog\" or \"lines\" for datagrams";
+            self.conflict(&["listen", name, "protocol"], rule);
+        }
+        if acks != Acks::Off && (is_datagrams || protocol == Protocol::Syslog) {
+            let rule = "must be \"off\": neither syslog nor a datagram has a way to acknowledge";
+            self.conflict(&["listen", name, "acks"], rule);
+        }
+        if listener.format.0 != SyslogFormat::Raw && protocol != Protocol::Syslog {
+            let rule = "is only known of messages of syslog: set `protocol = \"syslog\"`, or remove the key";
+            self.conflict(&["listen", name, "format"], rule);
+        }
+    }
+
+    /// Reports streams that there is no room for.
+    fn streams(&mut self, table: &Table) {
+        let own = table.listen.values().filter_map(|listener| listener.delivery_stream_name.0.as_ref());
+        let streams: BTreeSet<_> = own.chain(&table.delivery_stream_name.0).collect();
+        let count = streams.len();
+        if count > MAX_STREAMS {
+            let rule = format!("must not name more than {MAX_STREAMS} delivery streams; they name {count}");
+            self.conflict(&["listen"], &rule);
+        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let disk = table.buffer.directory.0.as_ref().map(|_| ("disk", table.buffer.disk.0, 4));
+        for (key, bytes, least) in [("memory", table.buffer.memory.0, 1)].into_iter().chain(disk) {
+            if bytes < count * (least << 20) {
+                let rule = format!(
+                    "is divided by {count} delivery streams, of which each needs {least} MiB: take at least {} MiB",
+                    count * least
+                );
+                self.conflict(&["buffer", key], &rule);
+            }
+        }
+    }
+
     /// Reports what is wrong although each value is right.
     fn together(&mut self, table: &Table) {
         for (name, listener) in &table.listen {
@@ -218,6 +271,13 @@ impl Resolver {
                 let at_stdin = "must be \"off\" for `stdin:`, where nobody could read the acks";
                 self.conflict(&["listen", name, "acks"], at_stdin);
             }
+            if listener.address.0 == Some(Address::Stdin) && listener.protocol.0.has_requests() {
+                let rule = format!(
+                    "is \"{}\", which answers its producers: take a socket for `address`",
+                    listener.protocol.0.name()
+                );
+                self.conflict(&["listen", name, "protocol"], &rule);
+            }
             if acks == Acks::Durable && table.buffer.directory.0.is_none() {
                 let needs =
                     "is \"durable\", which needs a spool: set `buffer.directory`, or take \"received\"";
@@ -226,8 +286,11 @@ impl Resolver {
             self.require(&listener.address, &["listen", name, "address"]);
             self.identity(name, listener);
             self.forward(name, listener);
+            self.signing(name, listener);
+            self.syslog(name, listener);
         }
         self.require(&table.delivery_stream_name, &["delivery_stream_name"]);
+        self.streams(table);
 
         let judged = |key: &str| !self.faulty.contains(key);
         let admin = table.admin.address.0.iter().filter(|_| judged("admin.address"));
@@ -436,9 +499,9 @@ fn is_listener_name(name: &str) -> bool {
 
 /// The types that the other rooms see. The table has no gaps left but optional ones.
 fn config(table: Table) -> Config {
-    let is_spooled = table.buffer.directory.0.is_some();
+    let stream = table.delivery_stream_name.0.unwrap_or_default();
     Config {
-        delivery_stream_name: table.delivery_stream_name.0.unwrap_or_default(),
+        delivery_stream_name: stream.clone(),
         region: table.region.0,
         endpoint_url: table.endpoint_url.0,
         max_batch_size: size(table.max_batch_size),
@@ -448,7 +511,10 @@ fn config(table: Table) -> Config {
         listen: table
             .listen
             .into_iter()
-            .filter_map(|(name, listener)| Some((name, listen_config(listener, is_spooled)?)))
+            .filter_map(|(name, listener)| {
+                let spooled = table.buffer.directory.0.is_some();
+                Some((name, listen_config(listener, &stream, spooled)?))
+            })
             .collect(),
         buffer: BufferConfig {
             memory: size(table.buffer.memory),
@@ -503,22 +569,21 @@ fn config(table: Table) -> Config {
     }
 }
 
-fn listen_config(listener: Listen, is_spooled: bool) -> Option<ListenConfig> {
+/// `stream` is the one of listeners that name none.
+fn listen_config(listener: Listen, stream: &str, spooled: bool) -> Option<ListenConfig> {
     let address = listener.address.0?;
-    let acks = listener.acks.0.unwrap_or(match listener.protocol.0 {
-        Protocol::Forward if address == Address::Stdin => Acks::Off,
-        Protocol::Forward if is_spooled => Acks::Durable,
-        Protocol::Forward => Acks::Received,
-        Protocol::Lines | Protocol::Frames => Acks::Off,
-    });
+    // Nobody could read them there.
+    let acks = if address == Address::Stdin { Acks::Off } else { listener.protocol.0.acks(spooled) };
     Some(ListenConfig {
         address,
+        delivery_stream_name: listener.delivery_stream_name.0.unwrap_or_else(|| stream.to_owned()),
         protocol: listener.protocol.0,
+        format: listener.format.0,
         mode: listener.mode.0,
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),
         idle_timeout: listener.idle_timeout.0,
-        acks,
+        acks: listener.acks.0.unwrap_or(acks),
         allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },
         tls: match (listener.cert.0, listener.key.0) {
             (Some(cert), Some(key)) => Some(TlsConfig { cert, key, client_ca: listener.client_ca.0 }),
@@ -528,6 +593,12 @@ fn listen_config(listener: Listen, is_spooled: bool) -> Option<ListenConfig> {
             time_key: listener.time_key.0,
             tag_key: listener.tag_key.0,
             shared_key: listener.shared_key.0,
+        },
+        signing: match (listener.access_key_id.0, listener.secret_access_key.0) {
+            (Some(access_key_id), Some(secret_access_key)) => {
+                Some(SigningKey { access_key_id, secret_access_key })
+            }
+            _ => None,
         },
     })
 }

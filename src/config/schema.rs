@@ -96,7 +96,7 @@ fn join(path: &str, name: &str) -> String {
 
 /// Whether the values of `key` are never shown.
 pub(super) fn is_secret(key: &str) -> bool {
-    key.starts_with("listen.") && key.ends_with(".shared_key")
+    key.starts_with("listen.") && (key.ends_with(".shared_key") || key.ends_with(".secret_access_key"))
 }
 
 fn table_schema() -> Json {

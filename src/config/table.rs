@@ -10,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::{
-    AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Hidden, Ids, Key,
-    ListenAddress, Maybe, Mode, Namespace, Patience, Region, Setting, Size, StreamName, Url, Wait,
+    AccessKeyId, AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids, Key,
+    ListenAddress, Maybe, Mode, Namespace, Patience, Region, SecretText, Setting, SharedKey, Size,
+    StreamName, Url, Wait,
 };
-use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol};
+use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SyslogFormat};
 use crate::limits;
 
 /// Other spellings of keys, accepted wherever the key is.
@@ -120,10 +121,19 @@ table! {
         /// be named, as in `tcp:0.0.0.0:PORT`.
         address: Maybe<ListenAddress> = None,
         /// How records are framed: `lines` is one record a line, ended by LF or CRLF; `frames` a length
-        /// of 4 bytes, big-endian, before each record; `forward` is Fluent Forward, each entry of which
-        /// becomes a record in JSON.
+        /// of 4 bytes, big-endian, before each record; `syslog` messages of RFC 5424 and RFC 3164, each
+        /// behind its length or up to its LF, as a datagram of a `unix-dgram:` address is one; `forward` is
+        /// Fluent Forward, each entry of which becomes a record in JSON; `http` takes
+        /// them in the bodies of POST requests; `firehose` is the Firehose API, for programs that use an
+        /// AWS SDK.
         protocol: Protocol = Protocol::Lines,
-        /// Permission bits of the socket file of a `unix:` address.
+        /// The delivery stream that this listener's records go to; without one, the one of
+        /// `delivery_stream_name`.
+        delivery_stream_name: Maybe<StreamName> = None,
+        /// What record a message of `syslog` becomes: `raw` is the message as it came, `json` an object of
+        /// its parts.
+        format: SyslogFormat = SyslogFormat::Raw,
+        /// Permission bits of the socket file of a `unix:` or `unix-dgram:` address.
         mode: Mode = 0o660,
         /// Numbers of the users who may connect to a Unix socket, beside what `mode` allows. Without
         /// `allow_uids` and `allow_gids` whoever can open it may.
@@ -139,17 +149,25 @@ table! {
         /// Certificates of the authorities, in PEM, one of which must have signed the certificate that a
         /// producer presents; without it producers need none.
         client_ca: Maybe<File> = None,
+        /// With `firehose`, what requests must be signed with: the name of the pair of keys. Without it
+        /// any signature will do, and a TCP address must be on loopback.
+        access_key_id: Maybe<AccessKeyId> = None,
+        /// The pair's secret, which is never printed. Better set by
+        /// `HYDRANT_LISTEN__NAME__SECRET_ACCESS_KEY` than in a file.
+        secret_access_key: Maybe<SecretText> = None,
         /// Longest record, its delimiter included. A longer one is rejected as a whole and counted.
         max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
         /// Most connections at once; further ones wait in the kernel's queue.
         max_connections: Count<1, 65_536> = 4096,
-        /// A connection that sends nothing for this long is closed; `0s` is never.
+        /// A connection that sends nothing for this long is closed; `0s` is never. With `http` and
+        /// `firehose` it is one without a request, and never is 2 minutes.
         idle_timeout: Patience<0, DAY> = None,
         /// Which level the producer is told of: `received` is in memory, `durable` in the spool (which
-        /// needs `buffer.directory`), `delivered` is answered by Firehose. With `lines` and `frames` it is
-        /// told by a decimal line with the connection's count of records that reached it, with `forward`
-        /// as its protocol has it. Without the key `off`; with `forward` `durable` where there is a spool,
-        /// else `received`.
+        /// needs `buffer.directory`), `delivered` is answered by Firehose. With `lines` and `frames` as a
+        /// decimal line with the connection's count of records that reached it; with `forward` as its
+        /// protocol has it; with `http` and `firehose` each request is answered when its records have.
+        /// Without the key it is `off`; with `forward`, `http` and `firehose` `durable` where there is a
+        /// spool, else `received`.
         acks: Maybe<Acks> = None,
         /// Key under which a record of `forward` has its time, in RFC 3339; empty for none. A record that
         /// has such a key keeps its own.
@@ -158,7 +176,7 @@ table! {
         tag_key: Key = "tag".to_owned(),
         /// What producers of `forward` have to prove that they know (Fluentd's and Fluent Bit's
         /// `shared_key`). It is never shown.
-        shared_key: Maybe<Hidden> = None,
+        shared_key: Maybe<SharedKey> = None,
     }
 }
 

@@ -100,6 +100,17 @@ const KINDS: [(&str, Destination); 10] = [
 ];
 
 impl Description {
+    /// Whether the bytes of its records are put one behind the other and read as one text, so that packed
+    /// records of any size are as good as single ones.
+    #[must_use]
+    pub fn takes_text(&self) -> bool {
+        let by_record = |processor: &String| processor != "AppendDelimiterToRecord";
+        matches!(self.destination, Some(Destination::S3 | Destination::Redshift))
+            && !self.partitions
+            && self.deaggregation.is_none()
+            && !self.processors.iter().any(by_record)
+    }
+
     /// The description in `answer`, if there is one.
     pub(super) fn read(answer: &[u8]) -> Option<Self> {
         let answer: Value = serde_json::from_slice(answer).ok()?;

@@ -4,13 +4,18 @@
 //! in the buffer that they were given. What they hold beside it they say, so the memory of a connection is
 //! the capacity of its one buffer and that.
 
+pub mod firehose;
 pub mod forward;
 mod frames;
+pub mod http;
+mod json;
 mod lines;
+mod syslog;
 
 pub use forward::Forward;
 pub use frames::Frames;
 pub use lines::Lines;
+pub use syslog::Syslog;
 
 use bytes::{Bytes, BytesMut};
 

@@ -15,9 +15,9 @@ use super::acks::Acker;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
-use crate::config::{Acks, ForwardConfig, OnFull, Protocol};
+use crate::config::{Acks, ForwardConfig, OnFull, Protocol, SyslogFormat};
 use crate::framing::forward::{self, Forward};
-use crate::framing::{Framed, Framer, Frames, Lines, Skip};
+use crate::framing::{Framed, Framer, Frames, Lines, Skip, Syslog};
 use crate::record::Chunk;
 use crate::telemetry::now;
 
@@ -67,6 +67,17 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
                 Err(error) => shared.say_closed(Protocol::Forward, &error),
             }
         }
+        // Served by `requests`, which standard input can't be.
+        Protocol::Http | Protocol::Firehose => {}
+        Protocol::Syslog => {
+            // Copied, one takes its room twice while the rest of its read is framed.
+            let longest = longest.min(intake.capacity() / 8);
+            let syslog = match shared.config.format {
+                SyslogFormat::Raw => Syslog::raw(delimiter, longest),
+                SyslogFormat::Json => Syslog::json(delimiter, longest),
+            };
+            read(shared, intake, source, syslog, acker()).await;
+        }
     }
 }
 
@@ -79,7 +90,7 @@ fn forward_settings(shared: &Shared) -> forward::Settings {
 fn speak_forward(shared: &Shared, framer: Forward) -> io::Result<(Forward, Acker)> {
     let mut acker = Acker::replying(shared.config.acks);
     let Some(key) = &shared.config.forward.shared_key else { return Ok((framer, acker)) };
-    let key = forward::SharedKey::new(key.bytes().clone());
+    let key = forward::SharedKey::new(Bytes::copy_from_slice(key.reveal().as_bytes()));
     let mut chance = [0; forward::NONCE_BYTES];
     let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut chance);
     filled.map_err(|_| io::Error::other("the system has no randomness for a handshake"))?;

@@ -6,6 +6,8 @@
 
 mod acks;
 mod connection;
+mod datagrams;
+mod requests;
 mod source;
 mod tls;
 
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use connection::longest_record;
+use datagrams::DatagramSource;
 use source::StdinSource;
 pub use tls::TlsError;
 use tls::{Tls, TlsSource};
@@ -25,7 +28,9 @@ use tls::{Tls, TlsSource};
 use crate::buffer::{Count, Intake, RejectReason};
 use crate::config::{Address, Allow, ListenConfig, OnFull, Protocol};
 use crate::framing::Delimiter;
-use crate::socket::{BindError, Connection, Passed, Socket, bind_tcp, bind_unix};
+use crate::socket::{
+    BindError, Connection, Datagrams, Passed, Socket, Taken, bind_tcp, bind_unix, bind_unix_datagram,
+};
 use crate::telemetry::figures::Figures;
 use crate::telemetry::now;
 use crate::telemetry::quiet::Quiet;
@@ -110,7 +115,8 @@ impl Permits {
 ///
 /// See [`TlsError`].
 pub fn prepare(config: &ListenConfig) -> Result<Change, TlsError> {
-    let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+    let alpn = if config.protocol.has_requests() { requests::ALPN } else { &[] };
+    let tls = config.tls.as_ref().map(|files| Tls::load(files, alpn)).transpose()?.map(Arc::new);
     Ok(Change { config: config.clone(), tls })
 }
 
@@ -118,8 +124,19 @@ pub fn prepare(config: &ListenConfig) -> Result<Change, TlsError> {
 #[derive(Debug)]
 enum Inlet {
     Socket(Socket),
+    /// Datagrams, which need none.
+    Datagrams(Datagrams),
     /// The one connection that there is from the start.
     Stdin,
+}
+
+impl From<Taken> for Inlet {
+    fn from(taken: Taken) -> Self {
+        match taken {
+            Taken::Socket(socket) => Self::Socket(socket),
+            Taken::Datagrams(datagrams) => Self::Datagrams(datagrams),
+        }
+    }
 }
 
 /// What the listeners of a daemon share.
@@ -150,6 +167,16 @@ pub enum ListenError {
     /// It can't prove itself.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A socket was passed that its protocol has nothing to do with.
+    #[error(
+        "{address} is a datagram socket: its protocol must be \"syslog\" or \"lines\", not \"{protocol}\""
+    )]
+    NotForDatagrams {
+        /// Where it is.
+        address: Address,
+        /// The listener's protocol.
+        protocol: &'static str,
+    },
 }
 
 /// Takes the address of the listener called `name`: one socket, or all that systemd passed under
@@ -163,9 +190,15 @@ pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Ve
     let inlets = match &config.address {
         Address::Unix(path) => vec![Inlet::Socket(bind_unix(path, config.mode)?)],
         Address::Tcp(address) | Address::Tls(address) => vec![Inlet::Socket(bind_tcp(*address)?)],
+        Address::UnixDatagram(path) => vec![Inlet::Datagrams(bind_unix_datagram(path, config.mode)?)],
         Address::Stdin => vec![Inlet::Stdin],
-        Address::Activated(name) => passed.take(name)?.into_iter().map(Inlet::Socket).collect(),
+        Address::Activated(name) => passed.take(name)?.into_iter().map(Inlet::from).collect(),
     };
+    let has_datagrams = inlets.iter().any(|inlet| matches!(inlet, Inlet::Datagrams(_)));
+    if has_datagrams && datagrams::envelope(config.protocol).is_none() {
+        let protocol = config.protocol.name();
+        return Err(ListenError::NotForDatagrams { address: config.address.clone(), protocol });
+    }
     let permits = Arc::new(Permits::new(config.max_connections));
     let bound = |inlet| Bound {
         name: name.into(),
@@ -217,6 +250,17 @@ impl Shared {
 
     /// Whether whoever has connected may write here.
     fn admits(&self, connection: &Connection) -> bool {
+        if self.is_open(connection) {
+            if let Some(suppressed) = self.may_say_rejection() {
+                let listener = &*self.name;
+                tracing::warn!(
+                    listener,
+                    suppressed,
+                    "Connection refused: set `access_key_id`, or listen on loopback."
+                );
+            }
+            return false;
+        }
         let Allow { uids, gids } = &self.config.allow;
         if uids.is_none() && gids.is_none() {
             return true;
@@ -241,6 +285,14 @@ impl Shared {
         admitted
     }
 
+    /// Whether it came from where anybody may be, and would be taken at its word. An address of the
+    /// configuration is looked at before; this is one that systemd chose.
+    fn is_open(&self, connection: &Connection) -> bool {
+        let Connection::Tcp(stream) = connection else { return false };
+        let takes_any_word = self.config.protocol == Protocol::Firehose && self.config.signing.is_none();
+        takes_any_word && stream.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+    }
+
     /// Reports a handshake that came to nothing.
     fn say_unproven(&self, error: &io::Error) {
         if let Some(suppressed) = self.may_say_rejection() {
@@ -262,9 +314,17 @@ impl Shared {
 
     /// Counts and reports a record that was turned away.
     fn reject(&self, reason: RejectReason, bytes: u64) {
-        self.context.figures.ledger().rejected(reason, Count { records: 1, bytes });
+        self.reject_all(reason, Count { records: 1, bytes });
+    }
+
+    /// Counts and reports records that were turned away together.
+    fn reject_all(&self, reason: RejectReason, count: Count) {
+        if count.records == 0 {
+            return;
+        }
+        self.context.figures.ledger().rejected(reason, count);
         let Some(suppressed) = self.may_say_rejection() else { return };
-        let (listener, reason) = (&*self.name, reason.label());
+        let (listener, reason, bytes) = (&*self.name, reason.label(), count.bytes);
         let max_record_bytes = self.longest_record();
         tracing::warn!(listener, bytes, reason, max_record_bytes, suppressed, "Record rejected.");
     }
@@ -279,8 +339,15 @@ impl Bound {
                 socket.address().replacen("tcp:", "tls:", 1)
             }
             Inlet::Socket(socket) => socket.address(),
+            Inlet::Datagrams(socket) => socket.address(),
             Inlet::Stdin => Address::Stdin.to_string(),
         }
+    }
+
+    /// The delivery stream that its records go to.
+    #[must_use]
+    pub fn stream(&self) -> String {
+        self.change.borrow().config.delivery_stream_name.clone()
     }
 
     /// The listener's name.
@@ -317,6 +384,7 @@ impl Bound {
         let (stop, closed) = (shared.context.stop.clone(), self.closed);
         let socket = match self.inlet {
             Inlet::Socket(socket) => socket,
+            Inlet::Datagrams(socket) => return read_datagrams(shared, intake, socket, change, closed).await,
             Inlet::Stdin => return read_stdin(&shared, intake).await,
         };
         let permits = Arc::clone(&self.permits.semaphore);
@@ -399,6 +467,57 @@ async fn read_stdin(shared: &Shared, intake: Intake) {
     }
 }
 
+async fn read_datagrams(
+    mut shared: Arc<Shared>,
+    intake: Intake,
+    socket: Datagrams,
+    mut change: watch::Receiver<Change>,
+    closed: CancellationToken,
+) {
+    let stop = shared.context.stop.child_token();
+    let Some(envelope) = datagrams::envelope(shared.config.protocol) else { return };
+    let mut source = DatagramSource::new(socket, change.clone(), envelope);
+    let abort = shared.context.abort.clone();
+    let served = async {
+        loop {
+            // One byte more, that a longer one is known to be too long.
+            source.most_bytes = shared.longest_record() + 1;
+            // Datagrams have no connection that could be idle.
+            let config = ListenConfig { idle_timeout: None, ..shared.config.clone() };
+            let mut now = shared.changed(Change { config, tls: None });
+            now.context.stop = stop.clone();
+            connection::serve(&now, intake.clone(), &mut source).await;
+            if !source.take_changed() {
+                return;
+            }
+            let changed = change.borrow_and_update().clone();
+            let protocol = changed.config.protocol;
+            let Some(envelope) = datagrams::envelope(protocol) else {
+                // Of a socket of systemd's it is not known before that it is one of datagrams.
+                let (listener, protocol) = (&*shared.name, protocol.name());
+                tracing::error!(
+                    listener,
+                    protocol,
+                    "Datagrams are read on as before: they must be syslog or lines."
+                );
+                continue;
+            };
+            source.envelope = envelope;
+            shared = Arc::new(shared.changed(changed));
+        }
+    };
+    let closing = async {
+        closed.cancelled().await;
+        stop.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = abort.cancelled() => {}
+        () = closing => {}
+        () = served => {}
+    }
+}
+
 fn spawn(
     shared: &Arc<Shared>,
     intake: &Intake,
@@ -410,12 +529,16 @@ fn spawn(
     tasks.spawn(async move {
         let _permit = permit;
         let _counted = shared.context.figures.connection();
+        let asks = shared.config.protocol.has_requests();
         let served = async {
             match (connection, &shared.tls) {
                 (connection, _) if !shared.admits(&connection) => {}
+                (Connection::Unix(stream), _) if asks => requests::serve(&shared, intake, stream).await,
                 (Connection::Unix(stream), _) => connection::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), None) if asks => requests::serve(&shared, intake, stream).await,
                 (Connection::Tcp(stream), None) => connection::serve(&shared, intake, stream).await,
                 (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
+                    Ok(stream) if asks => requests::serve(&shared, intake, stream).await,
                     Ok(stream) => connection::serve(&shared, intake, TlsSource::new(stream)).await,
                     Err(error) => shared.say_unproven(&error),
                 },

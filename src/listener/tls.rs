@@ -61,6 +61,8 @@ pub enum TlsError {
 #[derive(Debug)]
 pub(super) struct Tls {
     files: TlsConfig,
+    /// The protocols that a client may choose from, if there is a choice.
+    alpn: Alpn,
     loaded: Mutex<Loaded>,
 }
 
@@ -70,6 +72,9 @@ struct Loaded {
     stamps: Vec<Stamp>,
     looked: Instant,
 }
+
+/// Protocols above TLS by their registered names, the preferred one first.
+pub(super) type Alpn = &'static [&'static [u8]];
 
 /// What tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +86,10 @@ impl Tls {
     /// # Errors
     ///
     /// See [`TlsError`].
-    pub(super) fn load(files: &TlsConfig) -> Result<Self, TlsError> {
+    pub(super) fn load(files: &TlsConfig, alpn: Alpn) -> Result<Self, TlsError> {
         let stamps = stamps(files);
-        let loaded = Loaded { config: Arc::new(server_config(files)?), stamps, looked: now() };
-        Ok(Self { files: files.clone(), loaded: Mutex::new(loaded) })
+        let loaded = Loaded { config: Arc::new(server_config(files, alpn)?), stamps, looked: now() };
+        Ok(Self { files: files.clone(), alpn, loaded: Mutex::new(loaded) })
     }
 
     /// The handshake with a producer that has connected.
@@ -118,7 +123,7 @@ impl Tls {
         // A file that is being written is looked at again; one that stays wrong is said once.
         loaded.stamps = stamps;
         let cert = self.files.cert.display();
-        match server_config(&self.files) {
+        match server_config(&self.files, self.alpn) {
             Ok(config) => {
                 loaded.config = Arc::new(config);
                 tracing::info!(%cert, "Certificate read again.");
@@ -139,7 +144,7 @@ fn stamps(files: &TlsConfig) -> Vec<Stamp> {
     [&files.cert, &files.key].into_iter().chain(&files.client_ca).map(stamp).collect()
 }
 
-fn server_config(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
+fn server_config(files: &TlsConfig, alpn: Alpn) -> Result<ServerConfig, TlsError> {
     let TlsConfig { cert, key, client_ca } = files;
     let chain = certificates(cert, "certificate chain in PEM")?;
     let private =
@@ -166,7 +171,9 @@ fn server_config(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
             builder.with_client_cert_verifier(verifier.build().map_err(|error| bad(error.to_string()))?)
         }
     };
-    builder.with_single_cert(chain, private).map_err(pair)
+    let mut config = builder.with_single_cert(chain, private).map_err(pair)?;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
 }
 
 fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::api::{ApiError, Operation};
+use super::api::{ApiError, Failed, Operation};
 
 /// The faults to inject; the default is none. Probabilities run from 0 to 1.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -82,6 +82,11 @@ impl FailCode {
             Self::ServiceUnavailable => "Slow down.",
             Self::InternalFailure => "Internal service failure.",
         }
+    }
+
+    /// An entry that fails so.
+    pub(super) fn failed(self) -> Failed {
+        Failed { code: self.code(), message: self.message() }
     }
 
     /// The same failure of a whole request.

@@ -237,8 +237,9 @@ impl Service {
             false => {
                 let wrong = usize::from(ending == Ending::Spoilt(Spoil::WrongCount));
                 let short = usize::from(ending == Ending::Spoilt(Spoil::OneShort));
-                let entries = entries.get(..entries.len() - short).unwrap_or_default();
-                api::batch_answer(&prefix, entries, failed + wrong)
+                let entries = entries.iter().take(entries.len() - short);
+                let entries: Vec<_> = entries.map(|entry| entry.map(FailCode::failed)).collect();
+                api::batch_answer(&prefix, &entries, failed + wrong)
             }
         };
         let due = stream.buffer.take_due(now, &stream.delivery);

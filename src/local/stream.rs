@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::StreamCounts;
-use super::api::{ACCOUNT, ApiError, CreateBody, REGION};
+use super::api::{self, ACCOUNT, ApiError, CreateBody};
 use super::quota::Quota;
 use super::store::{Buffer, Delivery};
 
@@ -87,7 +87,7 @@ impl Stream {
 
     /// The stream's ARN.
     pub(super) fn arn(&self) -> String {
-        format!("arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{}", self.name)
+        api::arn(&self.name)
     }
 
     /// The answer to `DescribeDeliveryStream`.

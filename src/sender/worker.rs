@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -81,17 +81,21 @@ pub struct Settings {
     pub delimiter: Bytes,
 }
 
-/// How the app steers the flush task.
+/// How the app steers the flush tasks.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
-    /// Send what is held without waiting for `linger`.
-    pub flush: Arc<Notify>,
+    flush: watch::Sender<()>,
     /// Stop at once and account for what is left.
     pub abort: CancellationToken,
     tuning: watch::Sender<Option<Tuning>>,
 }
 
 impl Control {
+    /// Sends what is held without waiting for `linger`.
+    pub fn flush(&self) {
+        self.flush.send_replace(());
+    }
+
     /// Goes by `tuning` from now on.
     pub fn retune(&self, tuning: Tuning) {
         self.tuning.send_replace(Some(tuning));
@@ -136,6 +140,7 @@ pub struct Worker<F> {
     outlet: Outlet,
     control: Control,
     tuning: watch::Receiver<Option<Tuning>>,
+    flush: watch::Receiver<()>,
     store: Option<Arc<Store>>,
     figures: Arc<Figures>,
     batcher: Batcher,
@@ -200,6 +205,7 @@ impl<F: Firehose> Worker<F> {
             firehose,
             settings,
             tuning: control.tuning.subscribe(),
+            flush: control.flush.subscribe(),
             outlet,
             control,
             store,
@@ -291,7 +297,7 @@ impl<F: Firehose> Worker<F> {
                 chunk = self.outlet.chunks.recv(), if self.open => self.apply_chunk(chunk.ok()),
                 () = self.outlet.pressure.told() => self.pressed = true,
                 () = self.outlet.account.written(), if self.outlet.account.unwritten() >= MAX_UNWRITTEN => {}
-                () = self.control.flush.notified() => self.apply_flush(),
+                Ok(()) = self.flush.changed() => self.apply_flush(),
                 Ok(()) = self.tuning.changed() => self.apply_tuning(),
                 () = tokio::time::sleep_until(timeout.into()) => {}
             }

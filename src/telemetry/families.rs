@@ -73,15 +73,37 @@ impl Family {
 /// All families at one moment, in a fixed order. A family without points is listed all the same.
 #[must_use]
 pub fn families(figures: &Figures, now: Instant) -> Vec<Family> {
+    let mut list = List(Vec::new());
+    for figures_of_stream in figures.all() {
+        let families = families_of_stream(figures_of_stream, figures.are_several(), now);
+        if list.0.is_empty() {
+            list.0 = families;
+        } else {
+            // The same ones in the same order, of another stream.
+            list.0.iter_mut().zip(families).for_each(|(family, other)| family.points.extend(other.points));
+        }
+    }
+    list.daemon(figures, now);
+    list.exports(figures);
+    list.process(Process::look());
+    list.0
+}
+
+/// What is counted by stream; where there are several, each point has the name of its own.
+fn families_of_stream(figures: &Figures, is_one_of_several: bool, now: Instant) -> Vec<Family> {
     let mut list = List(Vec::with_capacity(64));
     let sender = figures.sender().clone();
     list.ledger(&figures.ledger().columns());
-    list.daemon(figures, &sender, now);
+    list.queue(figures, &sender, now);
     list.spool(figures.spool().clone());
     list.sender(sender);
     list.stream(&figures.stream(), now);
-    list.exports(figures);
-    list.process(Process::look());
+    if is_one_of_several {
+        let name = figures.stream_name().unwrap_or_default();
+        for point in list.0.iter_mut().flat_map(|family| &mut family.points) {
+            point.labels.push(("delivery_stream_name", name.to_owned().into()));
+        }
+    }
     list.0
 }
 
@@ -163,8 +185,9 @@ impl List {
         self.gauge("hydrant_bytes_held", help, b, Some(Value::Whole(held.bytes)));
     }
 
-    fn daemon(&mut self, figures: &Figures, sender: &SenderFigures, now: Instant) {
-        let info = figures.stream_name().map(|name| Point {
+    /// What there is of the daemon once.
+    fn daemon(&mut self, figures: &Figures, now: Instant) {
+        let info = figures.all().filter_map(Figures::stream_name).map(|name| Point {
             labels: vec![
                 ("delivery_stream_name", name.to_owned().into()),
                 ("version", env!("CARGO_PKG_VERSION").into()),
@@ -172,7 +195,25 @@ impl List {
             value: Value::Whole(1),
         });
         let help = "1, with what does not change while the daemon runs";
-        self.add(Kind::Gauge, "hydrant_info", help, "1", info.into_iter().collect());
+        self.add(Kind::Gauge, "hydrant_info", help, "1", info.collect());
+        let uptime = Value::Real(figures.uptime(now).as_secs_f64());
+        self.gauge("hydrant_uptime_seconds", "Time since the daemon started", "s", Some(uptime));
+        self.gauge(
+            "hydrant_connections",
+            "Connections of producers",
+            "{connection}",
+            whole(figures.connections()),
+        );
+        self.counter(
+            "hydrant_accept_pauses",
+            "Times that accepting connections had to pause",
+            "{pause}",
+            figures.accept_pauses(),
+        );
+    }
+
+    /// What is between listeners and the stream.
+    fn queue(&mut self, figures: &Figures, sender: &SenderFigures, now: Instant) {
         let age = sender.state.oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest));
         self.gauge(
             "hydrant_oldest_record_age_seconds",
@@ -180,20 +221,11 @@ impl List {
             "s",
             Some(Value::Real(age.as_secs_f64())),
         );
-        let uptime = Value::Real(figures.uptime(now).as_secs_f64());
-        self.gauge("hydrant_uptime_seconds", "Time since the daemon started", "s", Some(uptime));
-        let whole = |number: usize| Some(Value::Whole(u64::try_from(number).unwrap_or(u64::MAX)));
         self.gauge(
             "hydrant_in_flight_requests",
             "Requests sent and not answered",
             "{request}",
             whole(figures.in_flight()),
-        );
-        self.gauge(
-            "hydrant_connections",
-            "Connections of producers",
-            "{connection}",
-            whole(figures.connections()),
         );
         let buffer = figures.buffer();
         self.gauge(
@@ -216,12 +248,6 @@ impl List {
         );
         let trouble = whole(usize::from(sender.state.trouble.is_some()));
         self.gauge("hydrant_stream_in_trouble", "1 while the stream fails as a whole", "{stream}", trouble);
-        self.counter(
-            "hydrant_accept_pauses",
-            "Times that accepting connections had to pause",
-            "{pause}",
-            figures.accept_pauses(),
-        );
     }
 
     fn sender(&mut self, sender: SenderFigures) {
@@ -360,6 +386,10 @@ impl List {
         let help = "Memory of the daemon that is resident";
         self.gauge("process_resident_memory_bytes", help, "By", Some(Value::Whole(resident_bytes)));
     }
+}
+
+fn whole(number: usize) -> Option<Value> {
+    Some(Value::Whole(u64::try_from(number).unwrap_or(u64::MAX)))
 }
 
 fn plain(value: Value) -> Point {

@@ -15,7 +15,7 @@ use super::history::{Fill, History, Rates, Sample};
 use super::process::Process;
 use super::stream::Stream;
 use crate::budget::Budget;
-use crate::buffer::{Count, Ledger};
+use crate::buffer::{Columns, Count, Ledger};
 use crate::firehose::{Class, Operation};
 
 /// Distinct error codes that get a label of their own; the rest are counted as `other`, so that a
@@ -182,21 +182,31 @@ pub struct Trouble {
     pub since: Instant,
 }
 
-/// All figures. Shared by the rooms that make them and the admin that shows them.
+/// All figures of one delivery stream, and what the daemon has of them once. Shared by the rooms that make
+/// them and the admin that shows them.
+///
+/// Of a daemon with several streams the first one's figures know the others ([`Figures::all`]).
 #[derive(Debug)]
 pub struct Figures {
     ledger: Arc<Ledger>,
     sender: Mutex<SenderFigures>,
     in_flight: AtomicUsize,
-    connections: AtomicUsize,
-    draining: AtomicBool,
-    accept_pauses: AtomicU64,
     stream_name: OnceLock<String>,
-    listeners: Mutex<Vec<(String, String)>>,
     buffer: OnceLock<Vec<Budget>>,
     spool: Mutex<Option<SpoolFigures>>,
     stream: Mutex<Stream>,
     history: Mutex<History>,
+    others: OnceLock<Vec<Arc<Figures>>>,
+    daemon: Arc<DaemonFigures>,
+}
+
+/// What there is once, whatever the number of streams.
+#[derive(Debug)]
+struct DaemonFigures {
+    connections: AtomicUsize,
+    draining: AtomicBool,
+    accept_pauses: AtomicU64,
+    listeners: Mutex<Vec<(String, String)>>,
     exports: Mutex<BTreeMap<(Signal, Exported), u64>>,
     started: Instant,
 }
@@ -254,8 +264,8 @@ pub struct SpoolFigures {
     pub sync_duration: Histogram,
 }
 
-/// Whether the spool can take more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether the spool can take more; the worse, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpoolCondition {
     /// It can.
     Working,
@@ -306,11 +316,9 @@ impl SpoolFigures {
     }
 }
 
-impl Figures {
-    /// Figures of a daemon that started at `started`.
-    #[must_use]
-    pub fn new(ledger: Arc<Ledger>, started: Instant) -> Self {
-        let sender = SenderFigures {
+impl SenderFigures {
+    fn new() -> Self {
+        Self {
             puts: BTreeMap::new(),
             retried: BTreeMap::new(),
             billed_bytes: 0,
@@ -323,23 +331,143 @@ impl Figures {
             batch_records: Histogram::new(RECORDS),
             batch_bytes: Histogram::new(BYTES),
             state: StreamState::default(),
+        }
+    }
+
+    /// Adds what `other` has counted. The state becomes that of whichever is worse off: the oldest record,
+    /// the turn that is longest ago, a trouble that needs a human before another.
+    fn merge(&mut self, other: &Self) {
+        let add = |counts: &mut BTreeMap<_, u64>, other: &BTreeMap<_, u64>| {
+            other.iter().for_each(|(key, count)| *counts.entry(*key).or_default() += count);
         };
+        add(&mut self.puts, &other.puts);
+        for (code, count) in &other.retried {
+            *self.retried.entry(code.clone()).or_default() += count;
+        }
+        self.billed_bytes += other.billed_bytes;
+        self.unpacked_billed_bytes += other.unpacked_billed_bytes;
+        self.compressed_from += other.compressed_from;
+        self.compressed_to += other.compressed_to;
+        self.ambiguous_records += other.ambiguous_records;
+        self.put_duration.merge(&other.put_duration);
+        self.delivery_latency.merge(&other.delivery_latency);
+        self.batch_records.merge(&other.batch_records);
+        self.batch_bytes.merge(&other.batch_bytes);
+        let earlier = |one: Option<Instant>, other: Option<Instant>| one.into_iter().chain(other).min();
+        self.state.oldest = earlier(self.state.oldest, other.state.oldest);
+        self.state.turn = earlier(self.state.turn, other.state.turn);
+        let is_permanent = |trouble: &Option<Trouble>| trouble.as_ref().map(|trouble| trouble.permanent);
+        if is_permanent(&other.state.trouble) > is_permanent(&self.state.trouble) {
+            self.state.trouble = other.state.trouble.clone();
+        }
+    }
+}
+
+impl Figures {
+    /// Figures of a daemon that started at `started`, and of its first stream.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, started: Instant) -> Self {
+        Self::of(
+            ledger,
+            Arc::new(DaemonFigures {
+                connections: AtomicUsize::new(0),
+                draining: AtomicBool::new(false),
+                accept_pauses: AtomicU64::new(0),
+                listeners: Mutex::default(),
+                exports: Mutex::default(),
+                started,
+            }),
+        )
+    }
+
+    /// Figures of another stream of the same daemon.
+    #[must_use]
+    pub fn of_another(&self, ledger: Arc<Ledger>) -> Self {
+        Self::of(ledger, Arc::clone(&self.daemon))
+    }
+
+    fn of(ledger: Arc<Ledger>, daemon: Arc<DaemonFigures>) -> Self {
         Self {
             ledger,
-            sender: Mutex::new(sender),
+            sender: Mutex::new(SenderFigures::new()),
             in_flight: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
-            accept_pauses: AtomicU64::new(0),
             stream_name: OnceLock::new(),
-            listeners: Mutex::default(),
             buffer: OnceLock::new(),
             spool: Mutex::default(),
             stream: Mutex::default(),
             history: Mutex::default(),
-            exports: Mutex::default(),
-            started,
+            others: OnceLock::new(),
+            daemon,
         }
+    }
+
+    /// Says which other streams there are.
+    pub fn set_others(&self, others: Vec<Arc<Self>>) {
+        // Only the first ones count; there are no others.
+        self.others.get_or_init(|| others);
+    }
+
+    /// These and those of the other streams that they know.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.others.get().into_iter().flatten().map(Arc::as_ref))
+    }
+
+    /// Whether there are several streams, so that each has to be named.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        self.others.get().is_some_and(|others| !others.is_empty())
+    }
+
+    /// The accounts of all streams together.
+    #[must_use]
+    pub fn columns_of_all(&self) -> Columns {
+        let mut sum = Columns::default();
+        self.all().for_each(|figures| sum += figures.ledger.columns());
+        sum
+    }
+
+    /// The senders' parts together.
+    #[must_use]
+    pub fn sender_of_all(&self) -> SenderFigures {
+        let mut sum = self.sender().clone();
+        self.all().skip(1).for_each(|other| sum.merge(&other.sender()));
+        sum
+    }
+
+    /// The spools together: what they take, and the worst condition.
+    #[must_use]
+    pub fn spool_of_all(&self) -> Option<SpoolFigures> {
+        let mut sum = self.spool().clone()?;
+        for other in self.all().skip(1) {
+            if let Some(other) = other.spool().as_ref() {
+                sum.bytes += other.bytes;
+                sum.limit_bytes += other.limit_bytes;
+                sum.segments += other.segments;
+                sum.kept += other.kept;
+                sum.condition = sum.condition.max(other.condition);
+                sum.damaged_bytes += other.damaged_bytes;
+                sum.lost_records += other.lost_records;
+                sum.sync_duration.merge(&other.sync_duration);
+            }
+        }
+        Some(sum)
+    }
+
+    /// The records' memory of all streams together; `None` before the daemon runs.
+    #[must_use]
+    pub fn buffer_of_all(&self) -> Option<Buffer> {
+        let add = |one: Buffer, other: Buffer| Buffer {
+            total: one.total + other.total,
+            reserved: one.reserved + other.reserved,
+            wanted: one.wanted + other.wanted,
+        };
+        self.all().filter_map(Self::buffer).reduce(add)
+    }
+
+    /// Requests under way to all streams.
+    #[must_use]
+    pub fn in_flight_of_all(&self) -> usize {
+        self.all().map(Self::in_flight).sum()
     }
 
     /// The sender's part, to change or to copy; held for a moment only.
@@ -361,30 +489,30 @@ impl Figures {
     /// Counts a connection until the guard is dropped.
     #[must_use]
     pub fn connection(self: &Arc<Self>) -> ConnectionGuard {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.daemon.connections.fetch_add(1, Ordering::Relaxed);
         ConnectionGuard(Arc::clone(self))
     }
 
     /// Connections open now.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.daemon.connections.load(Ordering::Relaxed)
     }
 
     /// Counts one time that accepting had to pause.
     pub fn accept_paused(&self) {
-        self.accept_pauses.fetch_add(1, Ordering::Relaxed);
+        self.daemon.accept_pauses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says that the daemon accepts nothing more.
     pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.daemon.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether the daemon is on its way out.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.daemon.draining.load(Ordering::Relaxed)
     }
 
     /// The account of records.
@@ -402,18 +530,18 @@ impl Figures {
     /// Time since the daemon started.
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.started)
+        now.saturating_duration_since(self.daemon.started)
     }
 
     /// Says where producers may connect: each listener's name and address.
     pub fn set_listeners(&self, listeners: Vec<(String, String)>) {
-        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        *self.daemon.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
     /// Each listener's name and address.
     #[must_use]
     pub fn listeners(&self) -> Vec<(String, String)> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.daemon.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says which delivery stream records go to.
@@ -431,7 +559,7 @@ impl Figures {
     /// When the daemon started.
     #[must_use]
     pub fn started(&self) -> Instant {
-        self.started
+        self.daemon.started
     }
 
     /// Says which budgets records are held under.
@@ -467,7 +595,7 @@ impl Figures {
     /// Times that accepting had to pause.
     #[must_use]
     pub fn accept_pauses(&self) -> u64 {
-        self.accept_pauses.load(Ordering::Relaxed)
+        self.daemon.accept_pauses.load(Ordering::Relaxed)
     }
 
     /// What is known of the stream itself, to change or to copy; held for a moment only.
@@ -477,7 +605,7 @@ impl Figures {
 
     /// Exports by OTLP by signal and outcome, to change or to copy; held for a moment only.
     pub fn exports(&self) -> MutexGuard<'_, BTreeMap<(Signal, Exported), u64>> {
-        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.daemon.exports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the figures of this moment, for rates and plots.
@@ -486,14 +614,14 @@ impl Figures {
         self.history().add(sample);
     }
 
-    /// The figures at `now`, for comparing with others.
+    /// The figures of all streams together at `now`, for comparing with others.
     #[must_use]
     pub fn sample(&self, now: Instant) -> Sample {
-        let columns = self.ledger.columns();
+        let columns = self.columns_of_all();
         let mut lost = columns.dead_lettered;
         columns.dropped.iter().for_each(|count| lost += *count);
-        let spool = self.spool().as_ref().map(SpoolFigures::fill);
-        let sender = self.sender();
+        let spool = self.spool_of_all().as_ref().map(SpoolFigures::fill);
+        let sender = self.sender_of_all();
         let oldest = sender.state.oldest;
         Sample {
             at: now,
@@ -505,9 +633,9 @@ impl Figures {
             billed_bytes: sender.billed_bytes,
             held: columns.held,
             oldest_age: oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest)),
-            in_flight: self.in_flight(),
+            in_flight: self.in_flight_of_all(),
             connections: self.connections(),
-            wanted_bytes: self.buffer().map_or(0, |buffer| buffer.wanted),
+            wanted_bytes: self.buffer_of_all().map_or(0, |buffer| buffer.wanted),
             spool,
             process: Process::look(),
         }
@@ -529,12 +657,12 @@ impl Figures {
     #[must_use]
     pub fn summary(&self, now: Instant) -> String {
         let rates = self.rates(now);
-        let held = self.ledger.columns().held.records;
+        let held = self.columns_of_all().held.records;
         let flow = format!(
             "{:.0} records/s in, {:.0} records/s out, {held} held",
             rates.received_records, rates.delivered_records
         );
-        match &self.sender().state.trouble {
+        match &self.sender_of_all().state.trouble {
             Some(trouble) => {
                 let seconds = now.saturating_duration_since(trouble.since).as_secs();
                 format!("{flow}; {} for {seconds} s", trouble.code)
@@ -607,7 +735,7 @@ pub struct ConnectionGuard(Arc<Figures>);
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.daemon.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,12 @@ impl Histogram {
         self.sum += value * weight;
     }
 
+    /// Adds the observations of `other`, which has the same bounds.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, other)| *count += other);
+        self.sum += other.sum;
+    }
+
     /// Number of observations.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -34,7 +34,7 @@ impl Sink {
         let directory = tempfile::tempdir().unwrap();
         let options = Options {
             directory: Some(directory.path().to_owned()),
-            streams: vec![STREAM.to_owned()],
+            streams: [vec![STREAM.to_owned()], options.streams].concat(),
             ..options
         };
         Self { local: Local::start(options).await.unwrap(), directory }
@@ -53,6 +53,17 @@ impl Sink {
         collect(self.directory.path(), &mut files);
         files.sort();
         files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+    }
+
+    /// Ends the service; the delivered bytes of one stream.
+    pub async fn delivered_to(&self, stream: &str) -> Vec<u8> {
+        self.local.stop().await.unwrap();
+        let (mut files, directory) = (Vec::new(), self.directory.path().join(stream));
+        if directory.exists() {
+            collect(&directory, &mut files);
+        }
+        files.sort();
+        files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect()
     }
 
     /// How often each line was delivered.

@@ -120,6 +120,23 @@ async fn a_changed_listener_takes_new_connections_by_its_new_keys_and_old_ones_g
     assert!(configured.daemon.stop().await.status.success());
 }
 
+// R-U2
+#[tokio::test]
+async fn a_changed_secret_is_followed_and_named_and_not_shown() {
+    let sink = Sink::start(Options::default()).await;
+    let text = |secret: &str| {
+        let listener = "[listen.a]\naddress = 'unix:DIR/a'\nprotocol = 'firehose'\naccess_key_id = 'AKID'";
+        format!("linger = '5ms'\n{listener}\nsecret_access_key = '{secret}'\n")
+    };
+    let mut configured = Configured::start(&sink, &text("the-old-secret")).await;
+    let said = configured.becomes(&text("the-new-secret"), READ).await;
+    assert_eq!(said["changed"], "listen.a.secret_access_key");
+    let said = configured.becomes(&text("the-new-secret"), READ).await;
+    assert_eq!(said["changed"], "");
+    let ended = configured.daemon.stop().await;
+    assert!(ended.status.success() && !format!("{:?}", ended.log).contains("-secret"), "{:#?}", ended.log);
+}
+
 // R-U3
 #[tokio::test]
 async fn what_a_running_daemon_can_not_follow_is_named_and_the_rest_is_followed() {

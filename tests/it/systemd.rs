@@ -177,6 +177,53 @@ async fn a_restart_on_sockets_of_systemds_refuses_no_connection_and_loses_nothin
     assert_eq!((lines.len(), lines.values().sum::<usize>()), (sent, sent));
 }
 
+// R-Y5
+#[tokio::test]
+async fn a_restart_on_a_datagram_socket_of_systemds_loses_nothing() {
+    let sink = Sink::start(Options::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let socket = pass_on(UnixDatagram::bind(&path).unwrap());
+    let sockets = [("app", socket.as_raw_fd())];
+    let sender = UnixDatagram::unbound().unwrap();
+    for generation in 0..3 {
+        // Those that were sent while nobody was there wait in the queue, which takes ten at the least.
+        for number in 0..5 {
+            sender.send_to(&line(10 * generation + number, 100), &path).unwrap();
+        }
+        let daemon = passed(&sockets, &sink, &["listen.app.protocol=syslog"]).await;
+        let address = daemon.status().await["listeners"][0]["address"].clone();
+        assert_eq!(address, format!("unix-dgram:{}", path.display()));
+        sender.send_to(&line(10 * generation + 5, 100), &path).unwrap();
+        daemon.until_settled(6).await;
+        assert!(daemon.stop().await.status.success());
+    }
+    assert!(path.exists(), "the socket's file is systemd's");
+    let lines = sink.lines().await;
+    assert_eq!((lines.len(), lines.values().sum::<usize>()), (18, 18));
+}
+
+// R-P2
+#[tokio::test]
+async fn a_datagram_socket_is_none_for_length_prefixed_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = pass_on(UnixDatagram::bind(directory.path().join("log")).unwrap());
+    let script = format!(
+        "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=app; exec \"$0\" \"$@\" 3<&{}",
+        socket.as_raw_fd()
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_hydrant"), "run", "--set", "listen.app.address=fd:app"]);
+    command.args(["--set", "listen.app.protocol=frames", "--set", "delivery_stream_name=stream"]);
+    let output = alone(command).stdin(Stdio::null()).output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("fd:app is a datagram socket: its protocol must be \"syslog\" or \"lines\""),
+        "{said}"
+    );
+}
+
 // R-P2
 #[tokio::test]
 async fn a_socket_that_was_not_passed_is_refused_with_what_to_do() {

@@ -262,6 +262,8 @@ async fn connect(to: &Address) -> io::Result<Halves> {
             let (reader, writer) = TcpStream::connect(address).await?.into_split();
             Ok((Box::new(reader), Box::new(writer)))
         }
-        Address::Tls(_) | Address::Stdin | Address::Activated(_) => Err(ErrorKind::Unsupported.into()),
+        Address::Tls(_) | Address::UnixDatagram(_) | Address::Stdin | Address::Activated(_) => {
+            Err(ErrorKind::Unsupported.into())
+        }
     }
 }

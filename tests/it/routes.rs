@@ -1,0 +1,205 @@
+//! Several delivery streams of one daemon.
+
+use std::path::Path;
+
+use hydrant::local::Options;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use crate::daemon::{Daemon, STREAM, Sink, balance, hydrant, line, lines, number};
+
+/// A sink with a stream `audit` beside the usual one.
+async fn two_streams() -> Sink {
+    Sink::start(Options { streams: vec!["audit".to_owned()], ..Options::default() }).await
+}
+
+/// A daemon with listeners `app`, `audit` and `gone`, the latter two to streams of their names.
+async fn start(sink: &Sink, settings: &[&str]) -> Daemon {
+    let directory = tempfile::tempdir().unwrap();
+    start_in(directory, sink, settings).await
+}
+
+async fn start_in(directory: tempfile::TempDir, sink: &Sink, settings: &[&str]) -> Daemon {
+    let at = |name: &str, file: &str| {
+        format!("listen.{name}.address=unix:{}", directory.path().join(file).display())
+    };
+    let own = |name: &str| format!("listen.{name}.delivery_stream_name={name}");
+    let all = [at("app", "app.sock"), at("audit", "audit"), own("audit"), at("gone", "gone"), own("gone")];
+    let endpoint = format!("endpoint_url={}", sink.local.url());
+    let all =
+        all.iter().map(String::as_str).chain([&*endpoint, "linger=5ms"]).chain(settings.iter().copied());
+    Daemon::start_in(directory, all).await
+}
+
+async fn write(daemon: &Daemon, listener: &str, bytes: &[u8]) {
+    let mut stream = UnixStream::connect(daemon.directory.path().join(listener)).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+}
+
+/// Ends the service, and looks that `stream` has the lines of `expected` once, in whatever order.
+async fn assert_has(sink: &Sink, stream: &str, expected: Vec<u8>) {
+    let sorted = |bytes: &[u8]| {
+        let mut lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let delivered = sorted(&sink.delivered_to(stream).await);
+    assert!(delivered == sorted(&expected), "{} lines", delivered.len());
+}
+
+/// The status of one of the streams.
+fn of<'a>(status: &'a Value, stream: &str) -> &'a Value {
+    let streams = status["streams"].as_array().unwrap();
+    streams.iter().find(|one| one["delivery_stream_name"] == stream).unwrap()
+}
+
+// R-V1
+#[tokio::test]
+async fn each_listener_feeds_its_stream_and_the_figures_are_kept_by_stream() {
+    let sink = two_streams().await;
+    let daemon = start(&sink, &[]).await;
+    write(&daemon, "app.sock", &lines(300, 100)).await;
+    write(&daemon, "audit", &lines(200, 50)).await;
+    let status = daemon.until_settled(500).await;
+    for (stream, records, bytes) in [(STREAM, 300, 30_000), ("audit", 200, 10_000), ("gone", 0, 0)] {
+        let delivered = &of(&status, stream)["ledger"]["delivered"];
+        assert_eq!(
+            (number(delivered, "/records"), number(delivered, "/bytes")),
+            (records, bytes),
+            "{stream}"
+        );
+    }
+    assert_eq!(number(&status, "/ledger/delivered/bytes"), 40_000);
+    let metrics = daemon.get("/metrics").await.1;
+    for sample in [
+        &format!("hydrant_records_delivered_total{{delivery_stream_name=\"{STREAM}\"}} 300"),
+        "hydrant_records_delivered_total{delivery_stream_name=\"audit\"} 200",
+        "hydrant_records_dropped_total{reason=\"shutdown\",delivery_stream_name=\"gone\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "no {sample} in {metrics}");
+    }
+    assert_eq!(metrics.lines().filter(|line| line.starts_with("hydrant_connections ")).count(), 1);
+    assert_eq!(balance(&metrics), (500, 500));
+    assert!(daemon.stop().await.status.success());
+    assert_has(&sink, "audit", lines(200, 50)).await;
+    assert_has(&sink, STREAM, lines(300, 100)).await;
+}
+
+// R-V2
+#[tokio::test]
+async fn a_dead_stream_does_not_block_another() {
+    let sink = two_streams().await;
+    let mut daemon = start(&sink, &["buffer.memory=12MiB", "shutdown.drain=1s"]).await;
+    // More than the daemon may hold in all, for a stream that there is not.
+    let socket = daemon.directory.path().join("gone");
+    let stuck = tokio::spawn(async move {
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        // Ends when the daemon does.
+        stream.write_all(&lines(40_000, 500)).await.is_err()
+    });
+    daemon.until_said("Operation failed, retrying").await;
+    daemon.until("full", |status| number(of(status, "gone"), "/wanted_bytes") > 0).await;
+    for (listener, stream) in [("app.sock", STREAM), ("audit", "audit")] {
+        write(&daemon, listener, &lines(20_000, 500)).await;
+        daemon
+            .until(stream, |status| number(of(status, stream), "/ledger/delivered/records") == 20_000)
+            .await;
+    }
+    let (code, ready) = daemon.get("/readyz").await;
+    assert!(code == 503 && ready.contains("delivery stream gone: ResourceNotFoundException"), "{ready}");
+    let status = daemon.status().await;
+    assert_eq!(of(&status, "gone")["trouble"]["permanent"], true);
+    assert_eq!(of(&status, "audit")["trouble"], Value::Null);
+    let ended = daemon.stop().await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stuck.await.unwrap());
+    assert_has(&sink, "audit", lines(20_000, 500)).await;
+}
+
+// R-V3
+#[tokio::test]
+async fn each_stream_has_a_spool_of_its_own_below_the_one_directory() {
+    let sink = two_streams().await;
+    let spool = tempfile::tempdir().unwrap();
+    let directory = format!("buffer.directory={}", spool.path().display());
+    let daemon = start(&sink, &[&directory]).await;
+    write(&daemon, "gone", &lines(1000, 500)).await;
+    write(&daemon, "app.sock", &lines(1000, 500)).await;
+    daemon.until("kept", |status| number(of(status, "gone"), "/spool/held/records") == 1000).await;
+    daemon.until("sent", |status| number(of(status, STREAM), "/ledger/delivered/records") == 1000).await;
+    let status = daemon.status().await;
+    assert_eq!(
+        of(&status, "gone")["spool"]["directory"],
+        spool.path().join("stream-gone").display().to_string()
+    );
+    assert_eq!(number(&status, "/spool/limit_bytes"), (1 << 30) / 3 * 3);
+    drop(daemon.kill().await);
+
+    // Nobody feeds the stream any more: what is in its spool is left, and said.
+    let address =
+        |directory: &Path| format!("listen.app.address=unix:{}", directory.join("app.sock").display());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let settings =
+        [address(elsewhere.path()), directory.clone(), format!("endpoint_url={}", sink.local.url())];
+    let daemon = Daemon::run(hydrant(), elsewhere, settings.iter().map(String::as_str)).await;
+    let left = "Records may wait in the spool of a stream that no listener feeds.";
+    let said: Vec<_> = daemon.log().into_iter().filter(|line| line["message"] == left).collect();
+    assert!(said.len() == 1 && said[0]["stream"] == "gone", "{said:?}");
+    assert!(daemon.stop().await.status.success());
+    assert_has(&sink, STREAM, lines(1000, 500)).await;
+
+    // A service that has the stream.
+    let sink =
+        Sink::start(Options { streams: vec!["gone".to_owned(), "audit".to_owned()], ..Options::default() })
+            .await;
+    let daemon = start(&sink, &[&directory]).await;
+    let delivered = |status: &Value| number(of(status, "gone"), "/ledger/delivered/records") == 1000;
+    let status = daemon.until("delivered", delivered).await;
+    assert_eq!(number(of(&status, "gone"), "/ledger/recovered/records"), 1000);
+    assert!(daemon.stop().await.status.success());
+    assert_has(&sink, "gone", lines(1000, 500)).await;
+}
+
+// R-V4
+#[tokio::test]
+async fn a_reload_feeds_streams_that_there_are_and_refuses_new_ones() {
+    let sink = two_streams().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (file, socket) = (directory.path().join("hydrant.toml"), directory.path().join("new.sock"));
+    let become_ = |more: String| {
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let text = format!(
+            "delivery_stream_name = '{STREAM}'\nendpoint_url = '{}'\nlinger = '5ms'\n\
+             [listen.a]\naddress = 'unix:{}'\n[listen.b]\naddress = 'unix:{}'\ndelivery_stream_name = 'audit'\n{more}",
+            sink.local.url(),
+            at("a"),
+            at("b"),
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    become_(String::new());
+    let mut command = hydrant();
+    command.env("HYDRANT_CONFIG", &file);
+    let mut daemon = Daemon::run(command, tempfile::tempdir().unwrap(), []).await;
+    let new = |stream: &str| {
+        format!("[listen.c]\naddress = 'unix:{}'\ndelivery_stream_name = '{stream}'\n", socket.display())
+    };
+    become_(new("fresh"));
+    daemon.signal("HUP");
+    let said = daemon.until_said("The changed configuration can't be followed: nothing was changed.").await;
+    let error = said["error"].as_str().unwrap();
+    assert!(
+        error.contains("`listen.c.delivery_stream_name`: \"fresh\"") && error.contains("restart"),
+        "{error}"
+    );
+    become_(new("audit"));
+    daemon.signal("HUP");
+    daemon.until_said("The configuration was read again.").await;
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(&line(7, 100)).await.unwrap();
+    let status = daemon.until_settled(1).await;
+    assert_eq!(number(of(&status, "audit"), "/ledger/delivered/records"), 1);
+    drop(stream);
+    assert!(daemon.stop().await.status.success());
+}
