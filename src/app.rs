@@ -254,6 +254,7 @@ impl App {
             let worker = Worker::new(firehose, settings, outlet, control, store, figures);
             workers.push(worker.traced(export.as_ref().and_then(otlp::Export::traces)).run());
         }
+        let intakes = listener::Intakes::new(intakes, &config, &tasks, &closed);
         let mut serving = Serving::new(intakes, context, control.clone(), config.clone(), again);
         listeners.into_iter().for_each(|bound| serving.serve(bound));
         let served = serving.tasks();

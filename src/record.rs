@@ -90,6 +90,12 @@ impl Chunk {
         self.claim.as_ref().filter(|claim| claim.level == level)
     }
 
+    /// Who is to be told of the records, at whatever level.
+    #[must_use]
+    pub fn any_claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
     /// The records in wire form, one behind the other.
     #[must_use]
     pub fn data(&self) -> &[u8] {

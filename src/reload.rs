@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
-use crate::buffer::Intake;
+use crate::buffer::Routes;
 use crate::config::{Address, Config, Effective, ListenConfig, Loaded, Problems};
 use crate::drain::Listening;
-use crate::listener::{self, Bound, Context, Handle};
+use crate::listener::{self, Bound, Context, Handle, Intakes};
 use crate::sender::worker::{Control, Tuning};
 use crate::socket::Passed;
 use crate::telemetry::figures::Figures;
@@ -40,8 +40,8 @@ impl fmt::Debug for Again {
 
 /// The listeners that serve, and what they may become.
 pub(crate) struct Serving {
-    /// By delivery stream; none once nothing more is taken.
-    intakes: BTreeMap<String, (Intake, Arc<Figures>)>,
+    /// None once nothing more is taken.
+    intakes: Intakes,
     /// With the figures of the first stream.
     context: Context,
     control: Control,
@@ -76,7 +76,9 @@ impl Changes {
                 // and of the disk from the start.
                 Some((_, "mode" | "delivery_stream_name")) => drop(changes.restart.insert(key.clone())),
                 Some(_) => drop(changes.followed.insert(key.clone())),
-                None if key == "linger" || key == "log.level" || key.starts_with("retry.") => {
+                None if ["linger", "log.level"].contains(&key.as_str())
+                    || ["retry.", "route."].iter().any(|table| key.starts_with(table)) =>
+                {
                     changes.followed.insert(key.clone());
                 }
                 None => drop(changes.restart.insert(key.clone())),
@@ -99,7 +101,7 @@ struct Refusal(String);
 
 impl Serving {
     pub(crate) fn new(
-        intakes: BTreeMap<String, (Intake, Arc<Figures>)>,
+        intakes: Intakes,
         context: Context,
         control: Control,
         config: Config,
@@ -125,7 +127,8 @@ impl Serving {
 
     /// Lets `bound` serve.
     pub(crate) fn serve(&mut self, bound: Bound) {
-        let Some((intake, figures)) = self.intakes.get(&bound.stream()) else { return };
+        let stream = bound.stream();
+        let Some((intake, figures)) = self.intakes.of(stream.as_deref()) else { return };
         let (listener, address) = (bound.name().to_owned(), bound.address());
         tracing::info!(listener, address, "Listening.");
         self.listeners.entry(listener).or_default().push(bound.handle());
@@ -155,7 +158,11 @@ impl Serving {
         let new = values(&effective);
         let Changes { mut followed, restart } = Changes::between(&self.values, &new);
         followed.extend(self.changed_secrets(&config));
+        let routes = self.follow_routes(&config)?;
         self.follow_listeners(&config)?;
+        if let Some((router, routes)) = self.intakes.router().zip(routes) {
+            router.change(routes);
+        }
 
         self.control.retune(Tuning::of(&config));
         let waits = |key: &String| restart.contains(key);
@@ -193,6 +200,24 @@ impl Serving {
         changed
     }
 
+    /// The routes of `config`.
+    fn follow_routes(&self, config: &Config) -> Result<Option<Routes>, Refusal> {
+        match (&config.route, self.intakes.router()) {
+            (None, None) => Ok(None),
+            (Some(route), Some(_)) => {
+                let new = |stream| {
+                    format!(
+                        "`route`: \"{stream}\" is no stream that records went to from the start, and needs a restart"
+                    )
+                };
+                self.intakes.routes(route).map(Some).map_err(|stream| Refusal(new(stream)))
+            }
+            (Some(_), None) | (None, Some(_)) => {
+                Err(Refusal("`route.field`: routing by record begins and ends with a restart".to_owned()))
+            }
+        }
+    }
+
     /// Takes what new addresses there are; then lets listeners come, change and go.
     fn follow_listeners(&mut self, config: &Config) -> Result<(), Refusal> {
         let mut new = Vec::new();
@@ -208,8 +233,8 @@ impl Serving {
                 _ if matches!(listen.address, Address::Stdin | Address::Activated(_)) => {
                     return Err(refused(&format!("`{}` is only there from the start", listen.address)));
                 }
-                _ if !self.intakes.contains_key(&listen.delivery_stream_name) => {
-                    let stream = &listen.delivery_stream_name;
+                _ if self.intakes.of(listen.delivery_stream_name.as_deref()).is_none() => {
+                    let stream = listen.delivery_stream_name.as_deref().unwrap_or_default();
                     return Err(Refusal(format!(
                         "`listen.{name}.delivery_stream_name`: \"{stream}\" is no stream that records went to \
                          from the start, and needs a restart"
@@ -251,7 +276,7 @@ impl Listening for Serving {
 
     fn stop(&mut self) {
         // The flush task ends when the last intake is gone.
-        self.intakes.clear();
+        self.intakes.close();
         self.context.stop.cancel();
     }
 }

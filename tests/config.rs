@@ -382,11 +382,38 @@ fn streams_that_there_is_no_room_for_are_refused() {
     );
     assert_problems(
         of_file(&format!("buffer.memory = '3MiB'\n{}", listeners(3))),
-        &["`buffer.memory` is divided by 4 delivery streams, of which each needs 1 MiB: take at least 4 MiB"],
+        &[
+            "`buffer.memory` is divided into 4 shares for 4 delivery streams, of which each needs 1 MiB: take at least 4 MiB",
+        ],
     );
+    let routed = "[route]\nfield = 'tag'\nstreams = ['a.*=one', 'a=b=two']\notherwise = 'one'\nlisten.a.address = 'tcp:0'";
+    let routed = routed.replace("listen.a.address", "[listen.a]\naddress");
+    let config = of_file(&routed).unwrap().config;
+    assert_eq!(config.streams(), ["s", "one", "two"]);
+    assert_eq!(config.memory_of_each(), (32 << 20) / 4);
+    let rules = config.route.unwrap().streams;
+    assert_eq!(rules, [("a.*".to_owned(), "one".to_owned()), ("a=b".to_owned(), "two".to_owned())]);
+    for wrong in ["'a'", "['a']", "['=b']", "['a=']", "['a=b', 'a=c']", "['a=b', 7]", "[]", "7", "['a=b c']"]
+    {
+        assert_problems(
+            of_file(&format!("[route]\nfield = 'x'\nstreams = {wrong}\n[listen.a]\naddress = 'tcp:0'")),
+            &["`route.streams`"],
+        );
+    }
+    assert_problems(
+        of_file("route.streams = 'a=b'\nroute.otherwise = 'c'\nlisten.a.address = 'tcp:0'"),
+        &[
+            "`route.streams` changes nothing without `route.field`",
+            "`route.otherwise` changes nothing without `route.field`",
+        ],
+    );
+    let from_text = of_set(&["listen.a.address=tcp:0", "route.field=x", "route.streams=a=b, c*=d"]).unwrap();
+    assert_eq!(from_text.config.streams(), ["s", "b", "d"]);
     assert_problems(
         of_file(&format!("[buffer]\ndirectory = '/spool'\ndisk = '15MiB'\n{}", listeners(3))),
-        &["`buffer.disk` is divided by 4 delivery streams, of which each needs 4 MiB: take at least 16 MiB"],
+        &[
+            "`buffer.disk` is divided into 4 shares for 4 delivery streams, of which each needs 4 MiB: take at least 16 MiB",
+        ],
     );
 }
 

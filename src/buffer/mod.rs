@@ -10,6 +10,8 @@ mod account;
 mod ledger;
 pub mod opening;
 mod partials;
+mod routes;
+mod routing;
 mod spooler;
 mod spooling;
 
@@ -20,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 pub use account::{Account, Fate, Pressure};
 pub use ledger::{Balance, Columns, Count, DropReason, Ledger, RejectReason};
 pub use partials::{Partial, Partials};
+pub use routes::Routes;
+pub use routing::Router;
 pub use spooler::{Spooled, Spooler};
 pub use spooling::{Ending, Spooling};
 
@@ -75,6 +79,8 @@ pub struct Intake {
     on_full: OnFull,
     pressure: Arc<Pressure>,
     refuses: CancellationToken,
+    /// Where chunks go instead, record by record.
+    router: Option<Arc<Router>>,
 }
 
 /// The flush task's end of the buffer.
@@ -110,7 +116,18 @@ impl Intake {
         // With one record above it, which may have five sixteenths, this is half.
         let partials = Arc::new(Partials::new(budget.total() / 16 * 3));
         let pressure = Arc::new(Pressure::new(budget.clone()));
-        Self { chunks, budget, partials, ledger, on_full, pressure, refuses: CancellationToken::new() }
+        let refuses = CancellationToken::new();
+        Self { chunks, budget, partials, ledger, on_full, pressure, refuses, router: None }
+    }
+
+    /// One whose chunks go by `router`, read into `budget`, which is nobody else's. What there is no room for is
+    /// dropped, where it is, in the account of `ledger`. Whoever builds it cancels [`Intake::refuses`] when one
+    /// of the streams does.
+    #[must_use]
+    pub fn routed(budget: Budget, on_full: OnFull, ledger: Arc<Ledger>, router: Arc<Router>) -> Self {
+        // Nothing goes this way.
+        let (sender, _) = async_channel::bounded(1);
+        Self { router: Some(router), ..Self::new(sender, budget, on_full, ledger) }
     }
 
     /// Room for `bytes`, waited for as `buffer.on_full` says; `None` means that what arrives now
@@ -148,6 +165,9 @@ impl Intake {
     /// Waits only while the flush task has not had its turn for `CHANNEL_CHUNKS` chunks. Must
     /// not be dropped before it is done: the chunk would be lost, although counted.
     pub async fn accept(&self, chunk: Chunk) {
+        if let Some(router) = &self.router {
+            return router.accept(chunk).await;
+        }
         self.ledger.received(Count::of(chunk.records(), chunk.bytes()));
         if let Err(async_channel::SendError(chunk)) = self.chunks.send(chunk).await {
             // The flush task is gone, which only a second signal brings about.

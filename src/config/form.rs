@@ -47,15 +47,25 @@ pub(super) enum Given<'a> {
     Integer(i128),
     Float(f64),
     Flag(bool),
-    /// Of whole numbers; anything else in a list is in no form.
+    /// A list of whole numbers.
     Numbers(Vec<u64>),
+    /// A list with text in it.
+    Texts(Vec<String>),
+}
+
+/// What a list may hold.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Item {
+    Number(u64),
+    Text(String),
 }
 
 impl<'a> Given<'a> {
     fn text(&self) -> Option<&'a str> {
         match *self {
             Self::Text(text) => Some(text),
-            Self::Integer(_) | Self::Float(_) | Self::Flag(_) | Self::Numbers(_) => None,
+            Self::Integer(_) | Self::Float(_) | Self::Flag(_) | Self::Numbers(_) | Self::Texts(_) => None,
         }
     }
 
@@ -64,7 +74,7 @@ impl<'a> Given<'a> {
         match *self {
             Self::Integer(number) => u64::try_from(number).ok(),
             Self::Text(text) => text.replace('_', "").parse().ok(),
-            Self::Float(_) | Self::Flag(_) | Self::Numbers(_) => None,
+            Self::Float(_) | Self::Flag(_) | Self::Numbers(_) | Self::Texts(_) => None,
         }
     }
 }
@@ -111,11 +121,18 @@ impl<'de, F: Form> Deserialize<'de> for Setting<F> {
             }
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut numbers = Vec::new();
-                while let Some(number) = list.next_element()? {
-                    numbers.push(number);
+                let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+                while let Some(item) = list.next_element()? {
+                    match item {
+                        Item::Number(number) => numbers.push(number),
+                        Item::Text(text) => texts.push(text),
+                    }
                 }
-                self.read(&Given::Numbers(numbers))
+                match (numbers.is_empty(), texts.is_empty()) {
+                    (_, true) => self.read(&Given::Numbers(numbers)),
+                    (true, false) => self.read(&Given::Texts(texts)),
+                    (false, false) => Err(de::Error::invalid_value(Unexpected::Seq, &self)),
+                }
             }
         }
 
@@ -333,7 +350,7 @@ impl Form for Fraction {
             Given::Float(number) => number,
             Given::Integer(_) => u8::try_from(given.integer()?).ok()?.into(),
             Given::Text(text) => text.parse().ok()?,
-            Given::Flag(_) | Given::Numbers(_) => return None,
+            Given::Flag(_) | Given::Numbers(_) | Given::Texts(_) => return None,
         };
         (0.0..=1.0).contains(&number).then_some(number)
     }
@@ -361,7 +378,7 @@ impl Form for Flag {
         match *given {
             Given::Flag(flag) => Some(flag),
             Given::Text(text) => text.parse().ok(),
-            Given::Integer(_) | Given::Float(_) | Given::Numbers(_) => None,
+            Given::Integer(_) | Given::Float(_) | Given::Numbers(_) | Given::Texts(_) => None,
         }
     }
 
@@ -388,7 +405,7 @@ impl Form for Mode {
         let mode = match *given {
             Given::Text(text) => u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok()?,
             Given::Integer(number) => u32::try_from(number).ok()?,
-            Given::Float(_) | Given::Flag(_) | Given::Numbers(_) => return None,
+            Given::Float(_) | Given::Flag(_) | Given::Numbers(_) | Given::Texts(_) => return None,
         };
         (mode <= 0o777).then_some(mode)
     }
@@ -630,7 +647,7 @@ impl Form for Ids {
         let ids: Vec<u32> = match given {
             Given::Numbers(numbers) => numbers.iter().map(|number| u32::try_from(*number).ok()).collect(),
             Given::Text(text) => text.split(',').map(|number| number.trim().parse().ok()).collect(),
-            Given::Integer(_) | Given::Float(_) | Given::Flag(_) => {
+            Given::Integer(_) | Given::Float(_) | Given::Flag(_) | Given::Texts(_) => {
                 given.integer().and_then(|number| u32::try_from(number).ok()).map(|number| vec![number])
             }
         }?;
@@ -701,6 +718,50 @@ impl Form for Delimiter {
 
     fn schema() -> Schema {
         json_schema!({ "type": "string", "pattern": r"^([^\\]|\\[nrt0\\]){0,16}$" })
+    }
+}
+
+/// Streams by value: `VALUE=STREAM`, a list or separated by commas.
+pub(super) enum Rules {}
+
+impl Rules {
+    const MAX: usize = 256;
+    const MAX_BYTES: usize = 256;
+
+    fn rule(text: &str) -> Option<(String, String)> {
+        let (value, stream) = text.trim().rsplit_once('=')?;
+        let stream = StreamName::read(&Given::Text(stream))?;
+        (1..=Self::MAX_BYTES).contains(&value.len()).then(|| (value.to_owned(), stream))
+    }
+}
+
+impl Form for Rules {
+    type Value = Vec<(String, String)>;
+
+    fn expected() -> String {
+        format!(
+            "a list of at most {} of \"VALUE=STREAM\", or in text \"VALUE=STREAM,VALUE=STREAM\"; no VALUE twice",
+            Self::MAX
+        )
+    }
+
+    fn read(given: &Given<'_>) -> Option<Self::Value> {
+        let rules: Vec<_> = match given {
+            Given::Text(text) => text.split(',').map(Self::rule).collect::<Option<_>>(),
+            Given::Texts(texts) => texts.iter().map(|text| Self::rule(text)).collect(),
+            Given::Integer(_) | Given::Float(_) | Given::Flag(_) | Given::Numbers(_) => None,
+        }?;
+        let values: std::collections::BTreeSet<_> = rules.iter().map(|(value, _)| value).collect();
+        ((1..=Self::MAX).contains(&rules.len()) && values.len() == rules.len()).then_some(rules)
+    }
+
+    fn write(value: &Self::Value) -> Json {
+        value.iter().map(|(value, stream)| format!("{value}={stream}")).collect::<Vec<_>>().into()
+    }
+
+    fn schema() -> Schema {
+        let rule = json!({ "type": "string", "pattern": "^.+=[a-zA-Z0-9_.-]{1,64}$" });
+        json_schema!({ "anyOf": [{ "type": "array", "items": rule, "minItems": 1, "maxItems": Self::MAX }, rule] })
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Config {
     pub delimiter: Bytes,
     /// The listeners by name.
     pub listen: BTreeMap<String, ListenConfig>,
+    /// Streams by record.
+    pub route: Option<RouteConfig>,
     /// What is held and what happens when no more can be.
     pub buffer: BufferConfig,
     /// Packing of small records into large ones.
@@ -98,16 +100,19 @@ impl Config {
     /// Every delivery stream that records may go to, the one of `delivery_stream_name` first.
     #[must_use]
     pub fn streams(&self) -> Vec<&str> {
-        let others: BTreeSet<_> =
-            self.listen.values().map(|listen| listen.delivery_stream_name.as_str()).collect();
+        let listed = self.listen.values().filter_map(|listen| listen.delivery_stream_name.as_deref());
+        let routed = self.route.iter().flat_map(|route| {
+            route.streams.iter().map(|(_, stream)| stream).chain([&route.otherwise]).map(String::as_str)
+        });
+        let others: BTreeSet<_> = listed.chain(routed).collect();
         let first = self.delivery_stream_name.as_str();
         std::iter::once(first).chain(others.into_iter().filter(|other| *other != first)).collect()
     }
 
-    /// Bytes of `buffer.memory` for each of them.
+    /// Bytes of `buffer.memory` for each of them, and for what is still to be routed.
     #[must_use]
     pub fn memory_of_each(&self) -> usize {
-        self.buffer.memory / self.streams().len()
+        self.buffer.memory / (self.streams().len() + usize::from(self.route.is_some()))
     }
 
     /// Checks that there is something to listen on, which not every command needs.
@@ -129,8 +134,8 @@ impl Config {
 pub struct ListenConfig {
     /// Where producers connect.
     pub address: Address,
-    /// The delivery stream that its records go to.
-    pub delivery_stream_name: String,
+    /// The delivery stream that its records go to; none where that of the daemon is, or each record says.
+    pub delivery_stream_name: Option<String>,
     /// How records are framed.
     pub protocol: Protocol,
     /// What becomes of a message of [`Protocol::Syslog`].
@@ -201,6 +206,17 @@ impl fmt::Debug for Secret {
 
 /// What stands for a secret.
 const SHOWN_SECRET: &str = "(secret)";
+
+/// `route.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The name of the member that decides.
+    pub field: String,
+    /// Its values, each with a stream.
+    pub streams: Vec<(String, String)>,
+    /// The stream of all other records.
+    pub otherwise: String,
+}
 
 /// Who may connect to a Unix socket, by the numbers of users and groups; if both are none, whoever can
 /// open it.

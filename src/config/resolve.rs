@@ -18,8 +18,8 @@ use super::table::{Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
     DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MAX_STREAMS, MonitorConfig,
-    OtlpConfig, Protocol, RetryConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig, SyslogFormat,
-    TlsConfig,
+    OtlpConfig, Protocol, RetryConfig, RouteConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig,
+    SyslogFormat, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -240,19 +240,36 @@ impl Resolver {
     /// Reports streams that there is no room for.
     fn streams(&mut self, table: &Table) {
         let own = table.listen.values().filter_map(|listener| listener.delivery_stream_name.0.as_ref());
-        let streams: BTreeSet<_> = own.chain(&table.delivery_stream_name.0).collect();
+        let route = &table.route;
+        if route.field.0.is_empty() {
+            for (key, is_set) in
+                [("streams", route.streams.0.is_some()), ("otherwise", route.otherwise.0.is_some())]
+            {
+                if is_set {
+                    let rule = "changes nothing without `route.field`, the member that decides: set that";
+                    self.conflict(&["route", key], rule);
+                }
+            }
+        }
+        let routed = route.streams.0.iter().flatten().map(|(_, stream)| stream).chain(&route.otherwise.0);
+        let streams: BTreeSet<_> = own.chain(&table.delivery_stream_name.0).chain(routed).collect();
         let count = streams.len();
         if count > MAX_STREAMS {
             let rule = format!("must not name more than {MAX_STREAMS} delivery streams; they name {count}");
-            self.conflict(&["listen"], &rule);
+            self.conflict(&[if !route.field.0.is_empty() { "route" } else { "listen" }], &rule);
         }
         let count = u64::try_from(count).unwrap_or(u64::MAX);
-        let disk = table.buffer.directory.0.as_ref().map(|_| ("disk", table.buffer.disk.0, 4));
-        for (key, bytes, least) in [("memory", table.buffer.memory.0, 1)].into_iter().chain(disk) {
-            if bytes < count * (least << 20) {
+        let disk = table.buffer.directory.0.as_ref().map(|_| ("disk", table.buffer.disk.0, count, 4));
+        // What is still to be routed is held as if it were of a stream of its own.
+        let shares = count + u64::from(!route.field.0.is_empty());
+        for (key, bytes, shares, least) in
+            [("memory", table.buffer.memory.0, shares, 1)].into_iter().chain(disk)
+        {
+            if bytes < shares * (least << 20) {
                 let rule = format!(
-                    "is divided by {count} delivery streams, of which each needs {least} MiB: take at least {} MiB",
-                    count * least
+                    "is divided into {shares} shares for {count} delivery streams, of which each needs {least} MiB: \
+                     take at least {} MiB",
+                    shares * least
                 );
                 self.conflict(&["buffer", key], &rule);
             }
@@ -513,9 +530,14 @@ fn config(table: Table) -> Config {
             .into_iter()
             .filter_map(|(name, listener)| {
                 let spooled = table.buffer.directory.0.is_some();
-                Some((name, listen_config(listener, &stream, spooled)?))
+                Some((name, listen_config(listener, spooled)?))
             })
             .collect(),
+        route: (!table.route.field.0.is_empty()).then(|| RouteConfig {
+            field: table.route.field.0,
+            streams: table.route.streams.0.unwrap_or_default(),
+            otherwise: table.route.otherwise.0.unwrap_or(stream),
+        }),
         buffer: BufferConfig {
             memory: size(table.buffer.memory),
             on_full: table.buffer.on_full.0,
@@ -569,14 +591,13 @@ fn config(table: Table) -> Config {
     }
 }
 
-/// `stream` is the one of listeners that name none.
-fn listen_config(listener: Listen, stream: &str, spooled: bool) -> Option<ListenConfig> {
+fn listen_config(listener: Listen, spooled: bool) -> Option<ListenConfig> {
     let address = listener.address.0?;
     // Nobody could read them there.
     let acks = if address == Address::Stdin { Acks::Off } else { listener.protocol.0.acks(spooled) };
     Some(ListenConfig {
         address,
-        delivery_stream_name: listener.delivery_stream_name.0.unwrap_or_else(|| stream.to_owned()),
+        delivery_stream_name: listener.delivery_stream_name.0,
         protocol: listener.protocol.0,
         format: listener.format.0,
         mode: listener.mode.0,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::form::{
     AccessKeyId, AdminAddress, Cadence, Count, Delimiter, Directory, File, Flag, Fraction, Ids, Key,
-    ListenAddress, Maybe, Mode, Namespace, Patience, Region, SecretText, Setting, SharedKey, Size,
+    ListenAddress, Maybe, Mode, Namespace, Patience, Region, Rules, SecretText, Setting, SharedKey, Size,
     StreamName, Url, Wait,
 };
 use super::{Acks, AggregateMode, Algorithm, BufferSync, LogFormat, OnFull, Protocol, SyslogFormat};
@@ -90,6 +90,9 @@ table! {
         /// The listeners by name.
         #[schemars(extend("propertyNames" = { "pattern": "^[a-z0-9_-]{1,32}$" }))]
         listen: BTreeMap<String, Listen>,
+        /// Streams by what records say of themselves. Listeners with a `delivery_stream_name` of their own
+        /// are left out.
+        route: Route,
         /// What is held, and what happens when no more can be.
         buffer: Buffer,
         /// Packing of small records into large ones, which Firehose bills by 5 KiB each.
@@ -111,6 +114,21 @@ table! {
         log: Log,
         /// Stopping.
         shutdown: Shutdown,
+    }
+}
+
+table! {
+    /// Streams by what records say of themselves.
+    Route {
+        /// Name of the top-level member, of records that are JSON objects, whose value decides; records of
+        /// `forward` have their tag under `tag_key`. Without one nothing is routed by record.
+        field: Key = String::new(),
+        /// The streams, each as `VALUE=STREAM`. A value that ends with `*` stands for all that begin so;
+        /// exact ones come first, then the longest beginning. Whole numbers, `true` and `false` are written
+        /// as in JSON.
+        streams: Maybe<Rules> = None,
+        /// The stream of all other records; without one, the one of `delivery_stream_name`.
+        otherwise: Maybe<StreamName> = None,
     }
 }
 

@@ -7,6 +7,7 @@
 mod acks;
 mod connection;
 mod datagrams;
+mod intakes;
 mod requests;
 mod source;
 mod tls;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub use connection::longest_record;
 use datagrams::DatagramSource;
+pub use intakes::Intakes;
 use source::StdinSource;
 pub use tls::TlsError;
 use tls::{Tls, TlsSource};
@@ -344,9 +346,9 @@ impl Bound {
         }
     }
 
-    /// The delivery stream that its records go to.
+    /// The delivery stream of its own, if it has one.
     #[must_use]
-    pub fn stream(&self) -> String {
+    pub fn stream(&self) -> Option<String> {
         self.change.borrow().config.delivery_stream_name.clone()
     }
 

@@ -203,3 +203,162 @@ async fn a_reload_feeds_streams_that_there_are_and_refuses_new_ones() {
     drop(stream);
     assert!(daemon.stop().await.status.success());
 }
+
+/// A daemon whose one listener goes by `kind`: `audit` and what begins with `gone.` to streams of such names.
+async fn routed(sink: &Sink, settings: &[&str]) -> Daemon {
+    let rules = ["route.field=kind", "route.streams=audit=audit,gone.*=gone"];
+    Daemon::start(&sink.local.url(), &[&rules[..], &["linger=5ms"], settings].concat()).await
+}
+
+/// `records` lines of a kind, each with its number.
+fn kind(kind: &str, records: usize) -> Vec<u8> {
+    let line =
+        |number| format!("{{\"kind\":\"{kind}\",\"number\":{number},\"x\":\"{}\"}}\n", "x".repeat(200));
+    (0..records).map(line).collect::<String>().into_bytes()
+}
+
+/// The lines of each in turn.
+fn interleaved(kinds: &[Vec<u8>]) -> Vec<u8> {
+    let mut lines: Vec<_> = kinds.iter().map(|lines| lines.split_inclusive(|byte| *byte == b'\n')).collect();
+    std::iter::from_fn(|| {
+        let next: Vec<&[u8]> = lines.iter_mut().filter_map(Iterator::next).collect();
+        (!next.is_empty()).then(|| next.concat())
+    })
+    .flatten()
+    .collect()
+}
+
+// R-V5, R-V6
+#[tokio::test]
+async fn records_go_by_a_member_and_are_acknowledged_whatever_their_stream() {
+    let sink =
+        Sink::start(Options { streams: vec!["audit".to_owned(), "gone".to_owned()], ..Options::default() })
+            .await;
+    let daemon = routed(&sink, &["listen.app.acks=delivered"]).await;
+    let all = interleaved(&[kind("audit", 1000), kind("gone.x", 700), kind("other", 500), lines(300, 50)]);
+    let mut stream = daemon.connect().await;
+    stream.write_all(&all).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut told = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut told).await.unwrap();
+    let counts: Vec<u64> = told.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(counts.is_sorted() && counts.last() == Some(&2500), "{counts:?}");
+    let status = daemon.status().await;
+    for (stream, records) in [("audit", 1000), ("gone", 700), (STREAM, 800)] {
+        assert_eq!(number(of(&status, stream), "/ledger/delivered/records"), records, "{stream}");
+    }
+    assert!(daemon.stop().await.status.success());
+    assert_has(&sink, "audit", kind("audit", 1000)).await;
+    assert_has(&sink, "gone", kind("gone.x", 700)).await;
+    assert_has(&sink, STREAM, [kind("other", 500), lines(300, 50)].concat()).await;
+}
+
+// R-V7
+#[tokio::test]
+async fn records_for_a_dead_stream_hold_up_their_own_producer_alone() {
+    let sink = two_streams().await;
+    let settings = ["buffer.memory=16MiB", "shutdown.drain=1s"];
+    let daemon = routed(&sink, &settings).await;
+    let socket = daemon.socket();
+    let stuck = tokio::spawn(async move {
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        stream.write_all(&kind("gone.x", 100_000)).await.is_err()
+    });
+    daemon.until("full", |status| number(of(status, "gone"), "/wanted_bytes") > 0).await;
+    daemon.write(&interleaved(&[kind("audit", 20_000), kind("app", 20_000)])).await;
+    for stream in ["audit", STREAM] {
+        daemon
+            .until(stream, |status| number(of(status, stream), "/ledger/delivered/records") == 20_000)
+            .await;
+    }
+    let metrics = daemon.get("/metrics").await.1;
+    let (taken, accounted) = balance(&metrics);
+    assert_eq!(taken, accounted);
+    assert_eq!(daemon.stop().await.status.code(), Some(1));
+    assert!(stuck.await.unwrap());
+    assert_has(&sink, "audit", kind("audit", 20_000)).await;
+}
+
+// R-V7
+#[tokio::test]
+async fn a_full_stream_drops_its_own_records_where_the_policy_is_to_drop() {
+    let sink = two_streams().await;
+    let settings = ["buffer.memory=16MiB", "buffer.on_full=drop-newest", "shutdown.drain=0s"];
+    let daemon = routed(&sink, &settings).await;
+    // In turns, so that what is read never waits for memory to be read into.
+    for _ in 0..100 {
+        let before = number(&daemon.status().await, "/ledger/received/records");
+        daemon.write(&interleaved(&[kind("gone.x", 300), kind("audit", 300)])).await;
+        daemon.until("in", |status| number(status, "/ledger/received/records") == before + 600).await;
+    }
+    daemon.until("sent", |status| number(of(status, "audit"), "/ledger/delivered/records") == 30_000).await;
+    let status = daemon.status().await;
+    assert!(number(of(&status, "gone"), "/ledger/dropped/buffer_full/records") > 0, "{status:#}");
+    assert_eq!(number(of(&status, "audit"), "/ledger/dropped/buffer_full/records"), 0);
+    drop(daemon.stop().await);
+    assert_has(&sink, "audit", interleaved(&vec![kind("audit", 300); 100])).await;
+}
+
+// R-V8
+#[tokio::test]
+async fn a_reload_changes_routes_among_the_streams_that_there_are() {
+    let sink = two_streams().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (file, socket) = (directory.path().join("hydrant.toml"), directory.path().join("app.sock"));
+    let become_ = |route: &str| {
+        let text = format!(
+            "delivery_stream_name = '{STREAM}'\nendpoint_url = '{}'\nlinger = '5ms'\n\
+             [listen.a]\naddress = 'unix:{}'\n{route}",
+            sink.local.url(),
+            socket.display(),
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    become_("[route]\nfield = 'kind'\nstreams = ['audit=audit']\n");
+    let mut command = hydrant();
+    command.env("HYDRANT_CONFIG", &file);
+    let mut daemon = Daemon::run(command, tempfile::tempdir().unwrap(), []).await;
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    stream.write_all(&kind("audit", 1)).await.unwrap();
+    daemon.until("first", |status| number(of(status, "audit"), "/ledger/delivered/records") == 1).await;
+    for (route, expected) in [
+        ("[route]\nfield = 'kind'\nstreams = ['audit=fresh']\n", "`route`: \"fresh\""),
+        ("", "`route.field`: routing by record begins and ends with a restart"),
+    ] {
+        become_(route);
+        daemon.signal("HUP");
+        let said =
+            daemon.until_said("The changed configuration can't be followed: nothing was changed.").await;
+        assert!(said["error"].as_str().unwrap().contains(expected), "{said}");
+    }
+    become_("[route]\nfield = 'kind'\nstreams = ['au*=audit', 'audit=app']\notherwise = 'audit'\n");
+    daemon.signal("HUP");
+    let said = daemon.until_said("The configuration was read again.").await;
+    assert_eq!(said["changed"], "route.otherwise, route.streams");
+    // On the connection that there was.
+    stream.write_all(&[kind("audit", 1), kind("auto", 1), kind("other", 1)].concat()).await.unwrap();
+    daemon.until("rest", |status| number(of(status, "audit"), "/ledger/delivered/records") == 3).await;
+    daemon.until("one", |status| number(of(status, STREAM), "/ledger/delivered/records") == 1).await;
+    drop(stream);
+    assert!(daemon.stop().await.status.success());
+}
+
+// R-V5
+#[tokio::test]
+async fn entries_of_fluent_forward_go_by_their_tag() {
+    let sink = two_streams().await;
+    let settings =
+        ["listen.app.protocol=forward", "route.field=tag", "route.streams=audit.*=audit", "linger=5ms"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    let message = |tag: &str| {
+        let tag = [&[0xa0 + u8::try_from(tag.len()).unwrap()], tag.as_bytes()].concat();
+        // An array of three: tag, time 0, a map of one member.
+        [&[0x93][..], &tag, &[0x00, 0x81, 0xa1, b'k', 0xa1, b'v']].concat()
+    };
+    daemon.write(&[message("audit.login"), message("app.web")].concat()).await;
+    let status = daemon.until_settled(2).await;
+    assert_eq!(number(of(&status, "audit"), "/ledger/delivered/records"), 1);
+    assert!(daemon.stop().await.status.success());
+    let delivered = String::from_utf8(sink.delivered_to("audit").await).unwrap();
+    assert!(delivered.contains("\"audit.login\""), "{delivered}");
+}

@@ -54,7 +54,7 @@ pub(super) struct Args {
 pub(super) fn execute(args: Args) -> u8 {
     let Args { to, keep, dry_run, timeout, filter, place } = args;
     place.with_store(|store, config| {
-        let target = match target(to, config) {
+        let target = match target(to, filter.stream.as_deref(), config) {
             Ok(target) => target,
             Err(error) => {
                 say(&format!("error: {error}"));
@@ -75,20 +75,35 @@ struct Target {
     max_record_bytes: Option<usize>,
 }
 
-/// The listener at `to`, or the first one that acknowledges.
-fn target(to: Option<Address>, config: &Config) -> Result<Target, String> {
+/// The listener at `to`, or the first one that acknowledges and whose records go to `stream`. With several
+/// streams their letters are not to get mixed up, so one has to be named.
+fn target(to: Option<Address>, stream: Option<&str>, config: &Config) -> Result<Target, String> {
+    let streams = config.streams();
+    if streams.len() > 1 && stream.is_none() {
+        return Err(format!(
+            "name the stream whose letters are to be replayed with --stream: {}",
+            streams.join(", ")
+        ));
+    }
+    let feeds = |listener: &ListenConfig| match (stream, &listener.delivery_stream_name) {
+        (None, _) => true,
+        (Some(stream), Some(own)) => stream == own,
+        // Where records say themselves where they go, they say so again.
+        (Some(stream), None) => stream == config.delivery_stream_name || config.route.is_some(),
+    };
     let acknowledges = |listener: &ListenConfig| listener.acks != Acks::Off;
     let usable = |listener: &&ListenConfig| {
         let connects = matches!(listener.address, Address::Unix(_) | Address::Tcp(_));
-        connects && acknowledges(listener) && listener.protocol == Protocol::Lines
+        connects && acknowledges(listener) && listener.protocol == Protocol::Lines && feeds(listener)
     };
     let levels = "\"received\", \"durable\" or \"delivered\"";
     let listener = match &to {
         Some(to) => config.listen.values().find(|listener| listener.address == *to),
         None => Some(config.listen.values().find(usable).ok_or_else(|| {
             format!(
-                "no listener of the configuration can be connected to and acknowledges: set `acks` of one to \
-                 {levels}, without which nobody knows what arrived, or name the listener with --to"
+                "no listener of the configuration can be connected to and acknowledges{}: set `acks` of one to \
+                 {levels}, without which nobody knows what arrived, or name the listener with --to",
+                stream.map_or_else(String::new, |stream| format!(" records for {stream}"))
             )
         })?),
     };
@@ -262,6 +277,7 @@ mod tests {
     #[test]
     fn without_acknowledgements_nothing_is_replayed() {
         let (silent, told) = ("listen.a.address=unix:/run/a.sock", "listen.b.address=tcp:127.0.0.1:5170");
+        let target = |to, config: &Config| target(to, None, config);
         let error = |to, settings: &[&str]| target(to, &config(settings)).err().unwrap();
         assert!(error(None, &[silent]).contains("set `acks` of one to \"received\""));
         assert!(error(None, &["listen.a.address=stdin:"]).contains("--to"));
@@ -274,5 +290,26 @@ mod tests {
         // Of one that is not in the configuration nothing is known.
         let other = target(Some(to("unix:/run/c.sock")), &config(&settings)).unwrap();
         assert_eq!((other.to, other.max_record_bytes), (to("unix:/run/c.sock"), None));
+    }
+
+    // R-T11
+    #[test]
+    fn letters_go_to_a_listener_of_their_own_stream() {
+        let settings = [
+            "listen.a.address=unix:/run/a.sock",
+            "listen.a.acks=received",
+            "listen.b.address=unix:/run/b.sock",
+            "listen.b.acks=received",
+            "listen.b.delivery_stream_name=audit",
+        ];
+        let to = |stream, settings: &[&str]| {
+            target(None, stream, &config(settings)).map(|target| target.to.to_string())
+        };
+        assert_eq!(to(Some("app"), &settings).unwrap(), "unix:/run/a.sock");
+        assert_eq!(to(Some("audit"), &settings).unwrap(), "unix:/run/b.sock");
+        assert!(to(None, &settings).unwrap_err().ends_with("with --stream: app, audit"));
+        assert!(to(Some("gone"), &settings).unwrap_err().contains("acknowledges records for gone"));
+        let routed = [&settings[..], &["route.field=x", "route.streams=y=web"]].concat();
+        assert_eq!(to(Some("web"), &routed).unwrap(), "unix:/run/a.sock");
     }
 }
