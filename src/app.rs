@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use futures_util::StreamExt;
@@ -14,9 +14,10 @@ use crate::admin;
 use crate::batcher::Limits;
 use crate::budget::Budget;
 use crate::buffer::{
-    self, Columns, Count, DropReason, Ending, Intake, Ledger, Outlet, Shares, Spooled, Spooling, opening,
+    self, Columns, Count, DropReason, Ending, Intake, Ledger, Outlet, Shares, Spooled, Spooling, Stamp,
+    Stamps, opening,
 };
-use crate::config::{AggregateMode, Config, Effective, SpoolConfig};
+use crate::config::{AggregateMode, Config, Effective, SpoolConfig, StampConfig};
 use crate::drain::{self, Order, Orders};
 use crate::firehose::{Firehose, Watch};
 use crate::framing::Delimiter;
@@ -32,7 +33,7 @@ use crate::sender::worker::{Control, Settings, Worker};
 use crate::socket::{Passed, Socket};
 use crate::spool::{Disk, DiskError, Opened};
 use crate::telemetry::figures::{Figures, SpoolFigures};
-use crate::telemetry::{history, now, otlp};
+use crate::telemetry::{history, now, otlp, wall_clock};
 
 /// Time for connections to tell their producers the last counts once everything is settled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -233,9 +234,10 @@ impl App {
             .collect();
         figures.set_others(streams.iter().skip(1).map(|stream| Arc::clone(&stream.figures)).collect());
         let (closed, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let stamps = stamps(&config);
         let context = listener::Context {
             delimiter: Delimiter::new(config.delimiter.clone()),
-            max_record_bytes: sizes.record_bytes,
+            max_record_bytes: sizes.record_bytes - stamps.as_ref().map_or(0, |(_, grows)| *grows),
             on_full: config.buffer.on_full,
             figures: Arc::clone(&figures),
             stop: CancellationToken::new(),
@@ -254,7 +256,8 @@ impl App {
             let worker = Worker::new(firehose, settings, outlet, control, store, figures);
             workers.push(worker.traced(export.as_ref().and_then(otlp::Export::traces)).run());
         }
-        let intakes = listener::Intakes::new(intakes, &config, &tasks, &closed);
+        let intakes =
+            listener::Intakes::new(intakes, &config, stamps.map(|(stamps, _)| stamps), &tasks, &closed);
         let mut serving = Serving::new(intakes, context, control.clone(), config.clone(), again);
         listeners.into_iter().for_each(|bound| serving.serve(bound));
         let served = serving.tasks();
@@ -330,6 +333,17 @@ impl Stream {
         let (intake, outlet, spooling) = buffer(config, &shares, spool, &figures, control);
         Self { name: name.to_owned(), figures, intake, outlet, spooling }
     }
+}
+
+/// What stamps records, and the bytes by which they grow.
+fn stamps(config: &Config) -> Option<(Arc<Stamps>, usize)> {
+    let StampConfig { field, daemon } = config.stamp.as_ref()?;
+    let boot = wall_clock().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let boot = u64::try_from(boot).unwrap_or(u64::MAX);
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let stamp = Stamp::new(field, &daemon.clone().unwrap_or_else(host), boot, &config.delimiter);
+    let grows = stamp.most_bytes();
+    Some((Arc::new(Stamps::new(stamp, config.streams().len())), grows))
 }
 
 /// Starts whatever looks at the stream itself.

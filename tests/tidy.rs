@@ -38,11 +38,12 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 53] = [
+const PURE: [&str; 54] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
     "src/buffer/routes.rs",
+    "src/buffer/stamp.rs",
     "src/cli/dead_letter/letters.rs",
     "src/cli/dead_letter/wire.rs",
     "src/cli/send/counts.rs",

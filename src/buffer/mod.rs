@@ -14,6 +14,7 @@ mod routes;
 mod routing;
 mod spooler;
 mod spooling;
+mod stamp;
 
 use std::sync::Arc;
 
@@ -23,9 +24,10 @@ pub use account::{Account, Fate, Pressure};
 pub use ledger::{Balance, Columns, Count, DropReason, Ledger, RejectReason};
 pub use partials::{Partial, Partials};
 pub use routes::Routes;
-pub use routing::Router;
+pub use routing::{Router, Stamps};
 pub use spooler::{Spooled, Spooler};
 pub use spooling::{Ending, Spooling};
+pub use stamp::Stamp;
 
 use crate::budget::{Budget, Reservation};
 use crate::config::OnFull;
@@ -128,6 +130,12 @@ impl Intake {
         // Nothing goes this way.
         let (sender, _) = async_channel::bounded(1);
         Self { router: Some(router), ..Self::new(sender, budget, on_full, ledger) }
+    }
+
+    /// The same memory, whose chunks go by `router`, and whose account is `ledger`.
+    #[must_use]
+    pub fn by(&self, router: Arc<Router>, ledger: Arc<Ledger>) -> Self {
+        Self { router: Some(router), ledger, ..self.clone() }
     }
 
     /// Room for `bytes`, waited for as `buffer.on_full` says; `None` means that what arrives now

@@ -38,9 +38,18 @@ impl Routes {
         Self { field: field.to_owned(), exact, prefixes, otherwise }
     }
 
+    /// All records go to one stream.
+    #[must_use]
+    pub fn to(stream: usize) -> Self {
+        Self::new("", [], stream)
+    }
+
     /// The index of the stream that `record` goes to.
     #[must_use]
     pub fn stream_of(&self, record: &[u8]) -> usize {
+        if self.exact.is_empty() && self.prefixes.is_empty() {
+            return self.otherwise;
+        }
         let Some(value) = member(record, &self.field) else { return self.otherwise };
         let of_prefix = || {
             let matches = |(prefix, _): &&(String, usize)| value.starts_with(prefix.as_str());
@@ -96,7 +105,7 @@ impl<'a> Visitor<'a> for Object<'_, 'a> {
 }
 
 /// Whether a key is this one.
-struct Is<'f>(&'f str);
+pub(super) struct Is<'f>(pub(super) &'f str);
 
 impl<'a> DeserializeSeed<'a> for Is<'_> {
     type Value = bool;

@@ -4,10 +4,12 @@
 //! room: so what waits for one stream holds nothing of another's. What has room goes at once; only then is
 //! waited for the rest, by that connection alone.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::routes::Routes;
+use super::stamp::Stamp;
 use super::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake};
 use crate::budget::Reservation;
 use crate::record::{Chunk, Claim, Origin};
@@ -20,15 +22,41 @@ pub struct Router {
     /// By their index in [`Routes`].
     intakes: Vec<Intake>,
     routes: RwLock<Arc<Routes>>,
+    stamps: Option<Arc<Stamps>>,
     drops: Mutex<Quiet>,
+}
+
+/// Stamps of a daemon, numbered by stream.
+#[derive(Debug)]
+pub struct Stamps {
+    stamp: Stamp,
+    next: Vec<AtomicU64>,
+}
+
+impl Stamps {
+    /// Numbered from 0 for each of so many streams.
+    #[must_use]
+    pub fn new(stamp: Stamp, streams: usize) -> Self {
+        Self { stamp, next: (0..streams).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Appends `record`, stamped if it can be.
+    fn append(&self, record: &[u8], stream: usize, records: &mut Vec<u8>) {
+        let Some(next) = self.next.get(stream) else { return };
+        // Nobody else counts meanwhile, since everything that is routed is on one thread; and if somebody did,
+        // a number would only be left out.
+        if self.stamp.append(record, next.load(Ordering::Relaxed), records) {
+            next.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Router {
     /// Over `intakes`, by `routes`, which names no others.
     #[must_use]
-    pub fn new(intakes: Vec<Intake>, routes: Routes) -> Self {
+    pub fn new(intakes: Vec<Intake>, routes: Routes, stamps: Option<Arc<Stamps>>) -> Self {
         let drops = Mutex::new(Quiet::new(1, Duration::from_secs(10)));
-        Self { intakes, routes: RwLock::new(Arc::new(routes)), drops }
+        Self { intakes, routes: RwLock::new(Arc::new(routes)), stamps, drops }
     }
 
     /// Goes by `routes` from the next chunk on.
@@ -47,7 +75,7 @@ impl Router {
     /// Hands the records of `chunk` over to their streams' buffers. Must not be dropped before it is done.
     pub(super) async fn accept(&self, chunk: Chunk) {
         let routes = Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner));
-        let mut parts = split(&chunk, &routes);
+        let mut parts = split(&chunk, &routes, self.stamps.as_deref());
         for part in &parts {
             if let Some(intake) = self.intakes.get(part.stream) {
                 intake.ledger.received(part.count());
@@ -91,7 +119,7 @@ struct Part {
 }
 
 /// `chunk` by streams, in the order of their first records.
-fn split(chunk: &Chunk, routes: &Routes) -> Vec<Part> {
+fn split(chunk: &Chunk, routes: &Routes, stamps: Option<&Stamps>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let mut start = 0;
     for (index, end) in (0_u64..).zip(chunk.ends()) {
@@ -103,7 +131,10 @@ fn split(chunk: &Chunk, routes: &Routes) -> Vec<Part> {
             parts.len() - 1
         });
         let Some(part) = parts.get_mut(at) else { continue };
-        part.records.extend_from_slice(record);
+        match stamps {
+            None => part.records.extend_from_slice(record),
+            Some(stamps) => stamps.append(record, stream, &mut part.records),
+        }
         part.ends.push(u32::try_from(part.records.len()).unwrap_or(u32::MAX));
         match part.runs.last_mut() {
             Some((first, count)) if *first + *count == index => *count += 1,
@@ -188,7 +219,7 @@ mod tests {
         let claim = Claim { origin: Arc::clone(&origin) as _, level: Level::Durable, first: 100 };
         let chunk = Chunk::new(records.concat().into(), ends.into(), now(), Reservation::none())
             .with_claim(Some(claim));
-        let parts = split(&chunk, &Routes::new("k", [("a", 0), ("b", 1)], 2));
+        let parts = split(&chunk, &Routes::new("k", [("a", 0), ("b", 1)], 2), None);
         let sizes: Vec<_> = parts.iter().map(|part| (part.stream, part.ends.len())).collect();
         assert_eq!(sizes, [(0, 4), (1, 2), (2, 1)]);
         assert_eq!(&parts[1].records[..], b"{\"k\":\"b\"}\n{\"k\":\"b\"}\n");

@@ -71,6 +71,8 @@ pub struct Config {
     pub listen: BTreeMap<String, ListenConfig>,
     /// Streams by record.
     pub route: Option<RouteConfig>,
+    /// What is added to records.
+    pub stamp: Option<StampConfig>,
     /// What is held and what happens when no more can be.
     pub buffer: BufferConfig,
     /// Packing of small records into large ones.
@@ -109,10 +111,11 @@ impl Config {
         std::iter::once(first).chain(others.into_iter().filter(|other| *other != first)).collect()
     }
 
-    /// Bytes of `buffer.memory` for each of them, and for what is still to be routed.
+    /// Bytes of `buffer.memory` for each of them, and for what is still to be routed or stamped.
     #[must_use]
     pub fn memory_of_each(&self) -> usize {
-        self.buffer.memory / (self.streams().len() + usize::from(self.route.is_some()))
+        let is_moved = self.route.is_some() || self.stamp.is_some();
+        self.buffer.memory / (self.streams().len() + usize::from(is_moved))
     }
 
     /// Checks that there is something to listen on, which not every command needs.
@@ -206,6 +209,15 @@ impl fmt::Debug for Secret {
 
 /// What stands for a secret.
 const SHOWN_SECRET: &str = "(secret)";
+
+/// `stamp.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StampConfig {
+    /// The name of the member that is added.
+    pub field: String,
+    /// What tells this daemon from others; none is the name of the host.
+    pub daemon: Option<String>,
+}
 
 /// `route.*`
 #[derive(Debug, Clone, PartialEq, Eq)]

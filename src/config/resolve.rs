@@ -19,7 +19,7 @@ use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
     DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MAX_STREAMS, MonitorConfig,
     OtlpConfig, Protocol, RetryConfig, RouteConfig, SHOWN_SECRET, SendConfig, SigningKey, SpoolConfig,
-    SyslogFormat, TlsConfig,
+    StampConfig, SyslogFormat, TlsConfig,
 };
 
 /// The configuration that `layers`, the later ones stronger, make together; `problems` are
@@ -260,8 +260,9 @@ impl Resolver {
         }
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let disk = table.buffer.directory.0.as_ref().map(|_| ("disk", table.buffer.disk.0, count, 4));
-        // What is still to be routed is held as if it were of a stream of its own.
-        let shares = count + u64::from(!route.field.0.is_empty());
+        // What is still to be routed or stamped is held as if it were of a stream of its own.
+        let is_moved = !route.field.0.is_empty() || !table.stamp.field.0.is_empty();
+        let shares = count + u64::from(is_moved);
         for (key, bytes, shares, least) in
             [("memory", table.buffer.memory.0, shares, 1)].into_iter().chain(disk)
         {
@@ -537,6 +538,10 @@ fn config(table: Table) -> Config {
             field: table.route.field.0,
             streams: table.route.streams.0.unwrap_or_default(),
             otherwise: table.route.otherwise.0.unwrap_or(stream),
+        }),
+        stamp: (!table.stamp.field.0.is_empty()).then(|| StampConfig {
+            field: table.stamp.field.0,
+            daemon: Some(table.stamp.daemon.0).filter(|daemon| !daemon.is_empty()),
         }),
         buffer: BufferConfig {
             memory: size(table.buffer.memory),

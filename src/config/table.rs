@@ -93,6 +93,8 @@ table! {
         /// Streams by what records say of themselves. Listeners with a `delivery_stream_name` of their own
         /// are left out.
         route: Route,
+        /// A mark by which copies of a record, and gaps between records, are found at the destination.
+        stamp: Stamp,
         /// What is held, and what happens when no more can be.
         buffer: Buffer,
         /// Packing of small records into large ones, which Firehose bills by 5 KiB each.
@@ -129,6 +131,17 @@ table! {
         streams: Maybe<Rules> = None,
         /// The stream of all other records; without one, the one of `delivery_stream_name`.
         otherwise: Maybe<StreamName> = None,
+    }
+}
+
+table! {
+    /// A mark by which copies of a record, and gaps between records, are found at the destination.
+    Stamp {
+        /// Name of a member that is added to records that are JSON objects: an object of `daemon`, `boot` and
+        /// `sequence`. Without one nothing is added.
+        field: Key = String::new(),
+        /// What `daemon` says; without it the name of the host.
+        daemon: Key = String::new(),
     }
 }
 

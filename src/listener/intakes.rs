@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
-use crate::buffer::{Intake, Router, Routes, Shares};
+use crate::buffer::{Intake, Router, Routes, Shares, Stamps};
 use crate::config::{Config, RouteConfig};
 use crate::telemetry::figures::Figures;
 
@@ -22,27 +22,33 @@ pub struct Intakes {
 }
 
 impl Intakes {
-    /// Over the intakes of all streams of `config`. Where records are routed, a task in `tasks` lives until
+    /// Over the intakes of all streams of `config`. Where records are routed or stamped, a task in `tasks` lives until
     /// `closed` is cancelled.
     #[must_use]
     pub fn new(
         streams: BTreeMap<String, (Intake, Arc<Figures>)>,
         config: &Config,
+        stamps: Option<Arc<Stamps>>,
         tasks: &TaskTracker,
         closed: &CancellationToken,
     ) -> Self {
         let first = streams.get(&config.delivery_stream_name).cloned();
-        let (Some(route), Some((_, figures))) = (&config.route, &first) else {
+        let is_moved = config.route.is_some() || stamps.is_some();
+        let Some((_, figures)) = first.as_ref().filter(|_| is_moved) else {
             return Self { streams, common: first, router: None };
         };
         let intakes: Vec<Intake> = streams.values().map(|(intake, _)| intake.clone()).collect();
-        let refusals: Vec<_> = intakes.iter().map(|intake| intake.refuses().clone()).collect();
-        // Names that are not there are those of streams, of which every one has an intake.
-        let routes = routes(route, &streams).unwrap_or_else(|_| Routes::new("", [], 0));
-        let router = Arc::new(Router::new(intakes, routes));
+        let router = |routes| Arc::new(Router::new(intakes.clone(), routes, stamps.clone()));
+        let position = streams.keys().position(|stream| *stream == config.delivery_stream_name);
+        let all_to_first = Routes::to(position.unwrap_or_default());
+        // Every name of a route is a stream's, and every stream has an intake.
+        let routes =
+            config.route.as_ref().and_then(|route| routes(route, &streams).ok()).unwrap_or(all_to_first);
+        let router_of_records = router(routes);
         let budget = Budget::new(Shares::of(config.memory_of_each(), false).records);
-        let ledger = figures.shared_ledger();
-        let intake = Intake::routed(budget, config.buffer.on_full, ledger, Arc::clone(&router));
+        let (on_full, ledger) = (config.buffer.on_full, figures.shared_ledger());
+        let intake = Intake::routed(budget, on_full, ledger, Arc::clone(&router_of_records));
+        let refusals: Vec<_> = intakes.iter().map(|intake| intake.refuses().clone()).collect();
         let (refuses, closed) = (intake.refuses().clone(), closed.clone());
         tasks.spawn(async move {
             let any = futures_util::future::select_all(refusals.iter().map(|it| Box::pin(it.cancelled())));
@@ -51,8 +57,18 @@ impl Intakes {
                 () = closed.cancelled() => {}
             }
         });
-        let common = Some((intake, Arc::clone(figures)));
-        Self { streams, common, router: Some(router) }
+        let common = Some((intake.clone(), Arc::clone(figures)));
+        let router_of_routes = config.route.as_ref().map(|_| router_of_records);
+        if stamps.is_none() {
+            return Self { streams, common, router: router_of_routes };
+        }
+        // Stamped on their way, they are read into the same share.
+        let stamped = |(index, (name, (_, figures))): (usize, (&String, &(Intake, Arc<Figures>)))| {
+            let intake = intake.by(router(Routes::to(index)), figures.shared_ledger());
+            (name.clone(), (intake, Arc::clone(figures)))
+        };
+        let streams = streams.iter().enumerate().map(stamped).collect();
+        Self { streams, common, router: router_of_routes }
     }
 
     /// Where a listener hands over that has this stream of its own, or none.

@@ -24,6 +24,7 @@ mod routes;
 mod send;
 mod spool;
 mod spool_command;
+mod stamp;
 mod startup;
 mod stopping;
 mod syslog;

@@ -26,3 +26,4 @@ mod python;
 mod requests;
 mod scrapes;
 mod services;
+mod sql;
