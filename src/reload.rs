@@ -4,7 +4,7 @@
 //!
 //! Either all of it is followed or nothing: what may fail (reading, checking, taking addresses) comes
 //! before anything is changed. Connections that are open are never touched: they go on as they began,
-//! also where their listener was changed or is gone.
+//! also where their listener was changed or is gone. Only a listener's limits go for all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -316,6 +316,7 @@ fn a_value_out_of_range_is_reported_with_the_range() {
     check("listen.app.protocol=line", "\"lines\"");
     check("listen.app.mode=1777", "permission bits in octal");
     check("listen.app.max_record_bytes=1024001", &size("from 1B to 1000KiB"));
+    check("listen.app.max_bytes_per_second=1023", &(size("from 1KiB to 1TiB") + "; empty for none"));
     check("listen.app.max_connections=0", "a whole number from 1 to 65536");
     check("listen.app.idle_timeout=5", "\"never\" or a duration");
     check("listen.app.acks=yes", "\"off\", \"received\", \"durable\" or \"delivered\"");

@@ -1,7 +1,7 @@
 //! The daemon from socket to sink, each part in a process of its own, and the floor beside it.
 //!
-//! A round sends lines over Unix connections to one subject, the daemon or the floor, which
-//! delivers them over plain HTTP to a sink. Rounds of all subjects take turns, so that a slow
+//! A round sends records over Unix connections to one subject, the daemon or the floor, which
+//! delivers them over HTTP, plain or with TLS, to a sink. Rounds of all subjects take turns, so that a slow
 //! minute of the machine is everyone's. Every record is counted where it arrives; a round that
 //! loses one is an error. Speed is only ever reported: `docs/BENCHMARKS.md` says how to read it.
 #![allow(
@@ -15,6 +15,7 @@
 mod process;
 mod report;
 mod roles;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use hydrant::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 use process::{Helper, Subject};
 use report::Spread;
 use roles::Role;
+use wire::Protocol;
 
 /// How long a daemon is left alone before what it holds at rest is read.
 const REST: Duration = Duration::from_millis(300);
@@ -32,13 +34,21 @@ const REST: Duration = Duration::from_millis(300);
 /// CPU time, memory and start-up of the daemon, beside the floor
 #[derive(Debug, Clone, Parser)]
 pub struct Options {
-    /// Bytes of a line, its LF included
+    /// Bytes of a record, its LF included
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [200, 1_000, 10_000])]
     size: Vec<usize>,
 
-    /// Connections that the lines come in over
+    /// What the load speaks
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', default_values_t = [Protocol::Lines])]
+    protocol: Vec<Protocol>,
+
+    /// Connections that the records come in over
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1])]
     connections: Vec<usize>,
+
+    /// Whether the daemon reaches the sink over TLS
+    #[arg(long, value_name = "BOOL", value_delimiter = ',', default_values_t = [false])]
+    tls: Vec<bool>,
 
     /// Spools that the daemon keeps: none, os or always, which is its `buffer.sync`
     #[arg(long, value_name = "SYNC", value_delimiter = ',', default_values_t = [Spool::None])]
@@ -68,7 +78,7 @@ pub struct Options {
     #[arg(long, default_value_t = 21)]
     starts: usize,
 
-    /// Bytes of a write of the load, cut to whole lines
+    /// Bytes of a write of the load, cut to whole records, where the protocol leaves that open
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024)]
     write: usize,
 
@@ -112,12 +122,37 @@ pub enum Text {
 enum Receiver {
     /// One connection, nothing but the work that can't be left out.
     Floor,
-    Daemon {
-        connections: usize,
-        spool: Spool,
-        packed: bool,
-        compression: Compression,
-    },
+    Daemon(Setup),
+}
+
+/// What of the daemon and what surrounds it is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Setup {
+    connections: usize,
+    tls: bool,
+    spool: Spool,
+    packed: bool,
+    compression: Compression,
+    protocol: Protocol,
+}
+
+/// All that `options` ask for.
+fn setups(options: &Options) -> Vec<Setup> {
+    let mut setups = Vec::new();
+    for &connections in &options.connections {
+        for &tls in &options.tls {
+            for &spool in &options.spool {
+                for &packed in &options.packed {
+                    for &compression in &options.compression {
+                        for &protocol in &options.protocol {
+                            setups.push(Setup { connections, tls, spool, packed, compression, protocol });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    setups
 }
 
 /// What a round took.
@@ -184,26 +219,21 @@ fn main() {
             None => bench(&options),
         }
     } else {
-        bench(&Options::parse_from(["end_to_end", "--gb=0.002", "--rounds=1", "--starts=1"]));
+        let few = ["end_to_end", "--gb=0.002", "--rounds=1", "--starts=1"];
+        bench(&Options::parse_from(few));
+        let protocols = "--protocol=frames,syslog,forward,forward-acks,http,firehose";
+        bench(&Options::parse_from(few.into_iter().chain([protocols, "--size=200", "--tls=true"])));
     }
 }
 
 fn bench(options: &Options) {
     process::allow_many_files();
     let mut rounds: BTreeMap<(usize, Receiver), Vec<Round>> = BTreeMap::new();
+    let daemons = setups(options).into_iter().map(Receiver::Daemon);
     for number in 1..=options.rounds {
         eprintln!("round {number} of {}", options.rounds);
         for &size in &options.size {
-            let daemons = options.connections.iter().flat_map(|&connections| {
-                options.spool.iter().flat_map(move |&spool| {
-                    options.packed.iter().flat_map(move |&packed| {
-                        let daemon =
-                            move |&compression| Receiver::Daemon { connections, spool, packed, compression };
-                        options.compression.iter().map(daemon)
-                    })
-                })
-            });
-            for receiver in std::iter::once(Receiver::Floor).chain(daemons) {
+            for receiver in std::iter::once(Receiver::Floor).chain(daemons.clone()) {
                 rounds.entry((size, receiver)).or_default().push(round(options, receiver, size));
             }
         }
@@ -223,21 +253,26 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let batch = batch_records(size);
     let batches = (options.gb * 1e9 / (batch * size) as f64).ceil().max(1.0);
     let lines = batches as usize * batch;
-    let sink = Helper::start(["sink"]);
-    let (subject, connections) = match receiver {
-        Receiver::Floor => (Subject::floor(sink.said(), size), 1),
-        Receiver::Daemon { connections, spool, packed, compression } => {
+    let tls = matches!(receiver, Receiver::Daemon(Setup { tls: true, .. }));
+    let sink = Helper::start(["sink", if tls { "true" } else { "false" }]);
+    let (subject, connections, protocol) = match receiver {
+        Receiver::Floor => (Subject::floor(sink.said(), size), 1, Protocol::Lines),
+        Receiver::Daemon(Setup { connections, spool, packed, compression, protocol, .. }) => {
             let packed = packed || compression != Compression::None;
             let mode = format!("aggregate.mode={}", if packed { "on" } else { "off" });
             let compression = format!("aggregate.compression={compression}");
-            let settings: Vec<String> = [mode, compression].into_iter().chain(options.set.clone()).collect();
-            (Subject::daemon(sink.said(), spool, &settings), connections)
+            let settings: Vec<String> = [mode, compression]
+                .into_iter()
+                .chain(protocol.settings())
+                .chain(options.set.clone())
+                .collect();
+            (Subject::daemon(&endpoint(sink.said(), tls), spool, &settings), connections, protocol)
         }
     };
     let numbers = [size, lines, connections, options.write].map(|number| number.to_string());
     let socket = subject.socket().display().to_string();
-    let text = options.text.to_string();
-    let arguments = ["load", &socket].into_iter().chain(numbers.iter().map(String::as_str));
+    let [protocol, text] = [protocol.to_string(), options.text.to_string()];
+    let arguments = ["load", &protocol, &socket].into_iter().chain(numbers.iter().map(String::as_str));
     let load = Helper::start(arguments.chain([text.as_str()]));
     std::thread::sleep(REST);
     let idle = subject.resident_mib();
@@ -248,8 +283,10 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     let (sent, delivered) = (lines * size, sink.finish().trim().parse::<usize>().unwrap());
     let is_whole = match receiver {
         // What of compressed data is missing, the sink can't tell: the daemon's own account must do.
-        Receiver::Daemon { compression: Compression::Gzip | Compression::Zstd, .. } => delivered < sent * 2,
-        Receiver::Floor | Receiver::Daemon { compression: Compression::None, .. } => delivered == sent,
+        Receiver::Daemon(Setup { compression: Compression::Gzip | Compression::Zstd, .. }) => {
+            delivered < sent * 2
+        }
+        Receiver::Floor | Receiver::Daemon(Setup { compression: Compression::None, .. }) => delivered == sent,
     };
     assert!(is_whole, "{delivered} bytes delivered, of {sent} sent; it said: {}", usage.log);
     let gigabytes = sent as f64 / 1e9;
@@ -263,11 +300,16 @@ fn round(options: &Options, receiver: Receiver, size: usize) -> Round {
     }
 }
 
+/// Where the sink at `port` is.
+fn endpoint(port: &str, tls: bool) -> String {
+    format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" })
+}
+
 fn start(options: &Options) -> Start {
-    let sink = Helper::start(["sink"]);
+    let sink = Helper::start(["sink", "false"]);
     let settings: Vec<String> =
         options.set.iter().cloned().chain(["listen.app.acks=received".to_owned()]).collect();
-    let subject = Subject::daemon(sink.said(), Spool::None, &settings);
+    let subject = Subject::daemon(&endpoint(sink.said(), false), Spool::None, &settings);
     let mut stream = roles::connect(subject.socket());
     let connected = subject.age();
     let record = b"a record\n";

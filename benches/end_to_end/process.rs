@@ -91,8 +91,8 @@ pub(crate) struct Usage {
 }
 
 impl Subject {
-    /// The daemon with `settings`, delivering to the sink at `port`.
-    pub(crate) fn daemon(port: &str, spool: Spool, settings: &[String]) -> Self {
+    /// The daemon with `settings`, delivering to the sink at `endpoint`.
+    pub(crate) fn daemon(endpoint: &str, spool: Spool, settings: &[String]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let spooled = match spool {
             Spool::None => Vec::new(),
@@ -106,11 +106,13 @@ impl Subject {
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"),
+            // Who vouches for a sink with TLS.
+            ("SSL_CERT_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls/authority.pem")),
         ]);
         let ours = [
             "delivery_stream_name=bench".to_owned(),
             "admin.address=tcp:127.0.0.1:0".to_owned(),
-            format!("endpoint_url=http://127.0.0.1:{port}"),
+            format!("endpoint_url={endpoint}"),
             format!("listen.app.address=unix:{}", socket(directory.path()).display()),
         ];
         command.arg("run");

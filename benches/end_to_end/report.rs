@@ -5,7 +5,8 @@ use std::fmt;
 use std::fs::read_to_string;
 use std::time::SystemTime;
 
-use super::{Options, Receiver, Round, Start, spread};
+use super::wire::Protocol;
+use super::{Options, Receiver, Round, Setup, Start, spread};
 
 /// Several measurements of one thing. Shows the median and, in brackets, the least and the most.
 pub(crate) struct Spread {
@@ -39,24 +40,29 @@ pub(crate) fn print(options: &Options, rounds: &BTreeMap<(usize, Receiver), Vec<
         "Medians (least–most) of {} rounds of {} GB of record data; CPU-seconds are the process's own.",
         options.rounds, options.gb
     );
-    println!("Text of the lines: {}.", options.text);
+    println!("Text of the records: {}.", options.text);
     if !options.set.is_empty() {
         println!("Settings: `{}`.", options.set.join("`, `"));
     }
     println!();
     println!(
-        "| line | connections | spool | packed | compression | ratio | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
+        "| record | protocol | of lines | connections | tls | spool | packed | compression | ratio | MB/s | CPU-s/GB | user | sys | floor, CPU-s/GB | daemon/floor | idle MiB | peak MiB |"
     );
     println!(
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     let cpu = |round: Round| round.user + round.system;
     for ((size, receiver), daemon) in rounds {
-        let Receiver::Daemon { connections, spool, packed, compression } = receiver else { continue };
+        let Receiver::Daemon(setup) = receiver else { continue };
+        let Setup { connections, tls, spool, packed, compression, protocol } = setup;
         let floor = spread(&rounds[&(*size, Receiver::Floor)], cpu);
         let total = spread(daemon, cpu);
+        let lines = Receiver::Daemon(Setup { protocol: Protocol::Lines, ..*setup });
+        let of_lines = rounds.get(&(*size, lines)).map_or("–".to_owned(), |rounds| {
+            format!("{:.2}", total.median() / spread(rounds, cpu).median())
+        });
         println!(
-            "| {size} B | {connections} | {spool} | {packed} | {compression} | {:.2} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
+            "| {size} B | {protocol} | {of_lines} | {connections} | {tls} | {spool} | {packed} | {compression} | {:.2} | {:.0} | **{total}** | {} | {} | {floor} | {:.2} | {:.1} | {:.1} |",
             spread(daemon, |round| round.ratio).median(),
             spread(daemon, |round| round.megabytes_per_second),
             spread(daemon, |round| round.user),

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memchr::memchr_iter;
+use rustls::{ServerConnection, StreamOwned};
 use sha2::{Digest, Sha256};
 
 use super::process::now;
-use super::{Text, batch_records};
+use super::wire::{DATA, DATA_END, END, OPEN, Protocol, Reply};
+use super::{Text, batch_records, wire};
 
 /// Bytes of one read of a request.
 const READ_BYTES: usize = 256 * 1024;
@@ -57,22 +59,28 @@ const WORDS: [&str; 24] = [
 /// How often a socket that is not there yet is asked for.
 const ASK_EVERY: Duration = Duration::from_micros(50);
 
-/// The parts of a `PutRecordBatch` body around the records' base64, commas apart.
-const OPEN: &[u8] = br#"{"DeliveryStreamName":"bench","Records":["#;
-const DATA: &[u8] = br#"{"Data":""#;
-const DATA_END: &[u8] = br#""}"#;
-const END: &[u8] = b"]}";
 /// A `PutRecord` body without its base64.
 const SINGLE_FRAME: &[u8] = br#"{"DeliveryStreamName":"bench","Record":{"Data":""}}"#;
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Role {
-    /// Writes lines
+    /// Writes records
     #[command(hide = true)]
-    Load { socket: PathBuf, size: usize, lines: usize, connections: usize, write: usize, text: Text },
+    Load {
+        protocol: Protocol,
+        socket: PathBuf,
+        size: usize,
+        lines: usize,
+        connections: usize,
+        write: usize,
+        text: Text,
+    },
     /// Answers as Firehose does and counts the bytes of record data
     #[command(hide = true)]
-    Sink,
+    Sink {
+        #[arg(action = clap::ArgAction::Set)]
+        tls: bool,
+    },
     /// Reads lines of one size, delivers them, does nothing else
     #[command(hide = true)]
     Floor { socket: PathBuf, size: usize, port: u16 },
@@ -82,10 +90,10 @@ impl Role {
     /// Plays the role to its end.
     pub(crate) fn play(&self) {
         match self {
-            Self::Load { socket, size, lines, connections, write, text } => {
-                load(socket, *size, *lines, *connections, *write, *text);
+            Self::Load { protocol, socket, size, lines, connections, write, text } => {
+                load(*protocol, socket, *size, *lines, *connections, *write, *text);
             }
-            Self::Sink => sink(),
+            Self::Sink { tls } => sink(*tls),
             Self::Floor { socket, size, port } => floor(socket, *size, *port).unwrap(),
         }
     }
@@ -116,8 +124,16 @@ fn ready(word: impl std::fmt::Display) {
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// Writes `lines` lines of `size` bytes, each write to the next of the connections in turn.
-fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usize, text: Text) {
+/// Writes `lines` records of `size` bytes, each write to the next of the connections in turn.
+fn load(
+    protocol: Protocol,
+    socket: &Path,
+    size: usize,
+    lines: usize,
+    connections: usize,
+    write: usize,
+    text: Text,
+) {
     let mut random = fastrand::Rng::with_seed(7);
     let line = || match text {
         Text::Random => {
@@ -126,22 +142,40 @@ fn load(socket: &Path, size: usize, lines: usize, connections: usize, write: usi
         }
         Text::Json => logged(size, &mut random),
     };
+    let whole = protocol.records_a_write(size, write);
     // What comes again must do so further off than a compressor looks back.
-    let writes = if text == Text::Json { NO_MEMORY / write } else { 1 };
-    let whole = (write / size).max(1);
+    let writes = if text == Text::Json { (NO_MEMORY / (whole * size)).max(1) } else { 1 };
     let all: Vec<u8> = std::iter::repeat_with(line).take(whole * writes).flatten().collect();
-    let mut blocks = all.chunks(whole * size).cycle();
+    let blocks: Vec<_> = all.chunks(whole * size).map(|lines| protocol.write(lines, size)).collect();
+    let last = lines % whole;
+    let last = protocol.write(&all[..last * size], size);
     let streams: Vec<UnixStream> = (0..connections).map(|_| connect(socket)).collect();
+    let mut streams: Vec<_> = streams.into_iter().map(BufReader::new).collect();
     ready("ready");
-    let mut left = lines * size;
-    for mut stream in streams.iter().cycle() {
-        let block = blocks.next().unwrap();
-        let bytes = left.min(block.len());
-        stream.write_all(&block[..bytes]).unwrap();
-        left -= bytes;
+    let mut left = lines;
+    for (number, block) in (0..).zip(blocks.iter().cycle()) {
+        let stream = &mut streams[number % connections];
+        let block = if left < whole { &last } else { block };
+        stream.get_mut().write_all(block).unwrap();
+        pass_reply(protocol, stream).unwrap();
+        left -= left.min(whole);
         if left == 0 {
             break;
         }
+    }
+}
+
+/// Reads what the daemon says to a write.
+fn pass_reply(protocol: Protocol, stream: &mut BufReader<UnixStream>) -> io::Result<()> {
+    match protocol.reply() {
+        Reply::None => Ok(()),
+        Reply::Bytes(bytes) => {
+            let mut reply = vec![0; bytes.len()];
+            stream.read_exact(&mut reply)?;
+            assert_eq!(reply, bytes);
+            Ok(())
+        }
+        Reply::Http => pass_answer(stream),
     }
 }
 
@@ -165,15 +199,24 @@ fn logged(size: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     line.into_bytes()
 }
 
-fn sink() {
+fn sink(tls: bool) {
+    let config = tls.then(|| Arc::new(wire::server()));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let bytes = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&bytes);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let counted = Arc::clone(&counted);
-            std::thread::spawn(move || answer(stream.unwrap(), &counted));
+            let (counted, config) = (Arc::clone(&counted), config.clone());
+            let stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            std::thread::spawn(move || match config {
+                None => answer(stream, &counted),
+                Some(config) => {
+                    let session = ServerConnection::new(config).map_err(io::Error::other)?;
+                    answer(StreamOwned::new(session, stream), &counted)
+                }
+            });
         }
     });
     ready(port);
@@ -183,15 +226,14 @@ fn sink() {
 /// Takes requests and answers each with what Firehose would, all records delivered, and counts the
 /// bytes of record data. A connection that breaks is the subject's business: what was not answered is
 /// not counted.
-fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::with_capacity(READ_BYTES, stream.try_clone()?);
+fn answer(stream: impl Read + Write, counted: &AtomicUsize) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(READ_BYTES, stream);
     let (mut known, mut answer) = (None, Vec::new());
     while let Some(head) = Head::read(&mut reader)? {
         if !head.is_put {
             // The daemon's monitoring, which is to do without.
             head.read_body(&mut reader, |_| {})?;
-            stream.write_all(DENIED)?;
+            reader.get_mut().write_all(DENIED)?;
             continue;
         }
         // Base64 and the names around it have no braces: one opens the body and one each record. It has
@@ -207,7 +249,7 @@ fn answer(mut stream: TcpStream, counted: &AtomicUsize) -> io::Result<()> {
         if known.replace(shape) != Some(shape) {
             answer = response(shape.0, shape.1);
         }
-        stream.write_all(&answer)?;
+        reader.get_mut().write_all(&answer)?;
         counted.fetch_add(data, Ordering::SeqCst);
     }
     Ok(())

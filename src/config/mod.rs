@@ -18,6 +18,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,6 +150,8 @@ pub struct ListenConfig {
     pub max_record_bytes: usize,
     /// Most connections at once; further ones wait in the kernel's queue.
     pub max_connections: usize,
+    /// Most bytes that its connections may send a second.
+    pub max_bytes_per_second: Option<NonZeroU64>,
     /// A connection that sends nothing for this long is closed; `None` is never.
     pub idle_timeout: Option<Duration>,
     /// What the daemon tells the producer of its records.

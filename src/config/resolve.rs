@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 
 use figment::Figment;
 use figment::error::Kind;
@@ -608,6 +609,7 @@ fn listen_config(listener: Listen, spooled: bool) -> Option<ListenConfig> {
         mode: listener.mode.0,
         max_record_bytes: size(listener.max_record_bytes),
         max_connections: size(listener.max_connections),
+        max_bytes_per_second: listener.max_bytes_per_second.0.and_then(NonZeroU64::new),
         idle_timeout: listener.idle_timeout.0,
         acks: listener.acks.0.unwrap_or(acks),
         allow: Allow { uids: listener.allow_uids.0, gids: listener.allow_gids.0 },

@@ -190,6 +190,11 @@ table! {
         max_record_bytes: Size<1, MAX_RECORD_BYTES> = MAX_RECORD_BYTES,
         /// Most connections at once; further ones wait in the kernel's queue.
         max_connections: Count<1, 65_536> = 4096,
+        /// Most bytes that its connections may send a second, all together, as they come over the wire; those
+        /// of a second may come at once. What is more waits unread, so that producers wait and nothing is lost;
+        /// a request of `http` or `firehose` that would wait for longer than 5 seconds is turned away, to
+        /// be sent again. Without it there is no such limit.
+        max_bytes_per_second: Maybe<Size<KIB, TIB>> = None,
         /// A connection that sends nothing for this long is closed; `0s` is never. With `http` and
         /// `firehose` it is one without a request, and never is 2 minutes.
         idle_timeout: Patience<0, DAY> = None,

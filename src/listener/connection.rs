@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::acks::Acker;
+use super::limit::Allowance;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
@@ -114,6 +115,7 @@ async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, 
         intake,
         shared,
         source,
+        allowance: None,
         stopping: None,
     };
     reader.run().await;
@@ -136,6 +138,8 @@ struct Reader<'a, S, F> {
     more: bool,
     read_bytes: usize,
     most_read_bytes: usize,
+    /// What the listener's limit leaves for the next read; none without a limit.
+    allowance: Option<Allowance>,
     /// Set once a stop was asked for.
     stopping: Option<Stopping>,
 }
@@ -219,12 +223,18 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
                     return End::Broken;
                 }
             }
+            if !self.is_allowed().await {
+                continue;
+            }
             let read = match self.room().await {
                 Room::Taken(reservation) if self.more => self.go_on(reservation).await,
                 Room::Taken(reservation) => self.read(reservation).await,
                 Room::Dropping => self.read_and_drop().await,
                 Room::Refused if self.stopping.is_some() => return End::Broken,
-                Room::Refused => continue,
+                Room::Refused => {
+                    self.allowance = None;
+                    continue;
+                }
             };
             match read {
                 Ok(0) if self.stopping.is_some() => return End::Broken,
@@ -279,13 +289,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             }
         };
         // Readiness needs `&mut source` and so does telling: they take turns, telling first.
-        if self.acker.is_on()
-            && let Err(error) = self.acker.flush(&mut self.source)
-        {
-            // The producer is gone, but what it wrote before is still to be read.
-            tracing::debug!(listener = &*self.shared.name, %error, "The producer hears no acknowledgements.");
-            self.acker.silence();
-        }
+        self.tell();
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
         let takes = !self.intake.refuses().is_cancelled() && !self.acker.is_full();
@@ -312,6 +316,45 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             },
             () = self.acker.changed(), if waits_to_tell => Event::Told,
             () = idle => Event::Idle,
+        }
+    }
+
+    /// Tells the producer what it may hear by now.
+    fn tell(&mut self) {
+        if self.acker.is_on()
+            && let Err(error) = self.acker.flush(&mut self.source)
+        {
+            // The producer is gone, but what it wrote before is still to be read.
+            tracing::debug!(listener = &*self.shared.name, %error, "The producer hears no acknowledgements.");
+            self.acker.silence();
+        }
+    }
+
+    /// Waits for what the listener's limit leaves for the next read; `false` where something else comes first.
+    /// What is read last, after a stop, no limit holds up.
+    async fn is_allowed(&mut self) -> bool {
+        let shared = self.shared;
+        if self.more || self.stopping.is_some() || !shared.limit.is_on() {
+            return true;
+        }
+        let most = self.next_capacity() - self.buffer.len();
+        // One future throughout, since another one would have to queue again.
+        let mut allowed = std::pin::pin!(shared.limit.take(most));
+        loop {
+            // It is this connection that waits, and not its producer. Who asks next is told the time anew.
+            self.partial.try_admit(self.hold.bytes() + self.kept.bytes(), now()).unwrap_or_default();
+            let waits_to_tell = self.acker.is_on() && !self.acker.is_settled() && !self.acker.is_blocked();
+            tokio::select! {
+                biased;
+                () = shared.context.stop.cancelled() => return false,
+                () = self.intake.refuses().cancelled() => return false,
+                () = self.partial.evicted() => self.give_up(),
+                allowance = &mut allowed => {
+                    self.allowance = allowance;
+                    return true;
+                }
+                () = self.acker.changed(), if waits_to_tell => self.tell(),
+            }
         }
     }
 
@@ -357,7 +400,8 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     /// is long, so that a long record is not copied more often than it doubles.
     fn next_capacity(&self) -> usize {
         let unfinished = self.buffer.len();
-        unfinished + self.read_bytes.max(unfinished.min(self.most_read_bytes))
+        let most = self.allowance.as_ref().map_or(usize::MAX, Allowance::bytes);
+        unfinished + self.read_bytes.max(unfinished.min(self.most_read_bytes)).min(most)
     }
 
     /// What may be unfinished after the next turn, of whose memory a framer may keep some.
@@ -393,13 +437,17 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         let seen = self.buffer.len();
         let mut buffer = BytesMut::with_capacity(self.next_capacity());
         buffer.extend_from_slice(&self.buffer);
-        let read = match self.source.try_read(&mut buffer) {
+        let (read, allowance) = (self.source.try_read(&mut buffer), self.allowance.take());
+        let read = match read {
             Ok(read) => read,
             Err(error) => {
                 self.keep_unfinished();
                 return Err(error);
             }
         };
+        if let Some(allowance) = allowance {
+            allowance.spend(read);
+        }
         self.buffer = BytesMut::new();
         self.adapt(read);
         let received = now();
@@ -504,9 +552,14 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         let (mut buffer, read) = if self.more {
             (std::mem::take(&mut self.buffer), seen.max(1))
         } else {
-            let mut buffer = BytesMut::with_capacity(seen + self.most_read_bytes);
+            let allowance = self.allowance.take();
+            let most = allowance.as_ref().map_or(self.most_read_bytes, Allowance::bytes);
+            let mut buffer = BytesMut::with_capacity(seen + most);
             buffer.extend_from_slice(&self.buffer);
             let read = self.source.try_read(&mut buffer)?;
+            if let Some(allowance) = allowance {
+                allowance.spend(read);
+            }
             (buffer, read)
         };
         let broken = loop {

@@ -8,6 +8,8 @@ mod acks;
 mod connection;
 mod datagrams;
 mod intakes;
+mod limit;
+mod rate;
 mod requests;
 mod source;
 mod tls;
@@ -23,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use connection::longest_record;
 use datagrams::DatagramSource;
 pub use intakes::Intakes;
+use limit::Limit;
 use source::StdinSource;
 pub use tls::TlsError;
 use tls::{Tls, TlsSource};
@@ -50,6 +53,8 @@ pub struct Bound {
     closed: CancellationToken,
     /// One for each connection that there may be, over all sockets of the listener.
     permits: Arc<Permits>,
+    /// Over all sockets of the listener.
+    limit: Arc<Limit>,
 }
 
 /// What may be changed of a listener that serves: all but its address.
@@ -66,6 +71,7 @@ pub struct Handle {
     change: watch::Sender<Change>,
     closed: CancellationToken,
     permits: Arc<Permits>,
+    limit: Arc<Limit>,
 }
 
 impl Handle {
@@ -75,9 +81,10 @@ impl Handle {
         &self.address
     }
 
-    /// Takes connections that come from now on by `change`.
+    /// Takes connections that come from now on by `change`, and goes by its limits with all.
     pub fn change(&self, change: Change) {
         self.permits.set(change.config.max_connections);
+        self.limit.set(change.config.max_bytes_per_second);
         self.change.send_replace(change);
     }
 
@@ -202,12 +209,14 @@ pub fn bind(name: &str, config: &ListenConfig, passed: &mut Passed) -> Result<Ve
         return Err(ListenError::NotForDatagrams { address: config.address.clone(), protocol });
     }
     let permits = Arc::new(Permits::new(config.max_connections));
+    let limit = Arc::new(Limit::new(name.into(), config.max_bytes_per_second));
     let bound = |inlet| Bound {
         name: name.into(),
         inlet,
         change: watch::Sender::new(change.clone()),
         closed: CancellationToken::new(),
         permits: Arc::clone(&permits),
+        limit: Arc::clone(&limit),
     };
     Ok(inlets.into_iter().map(bound).collect())
 }
@@ -218,6 +227,7 @@ struct Shared {
     name: Arc<str>,
     config: ListenConfig,
     tls: Option<Arc<Tls>>,
+    limit: Arc<Limit>,
     context: Context,
     rejections: Arc<Mutex<Quiet>>,
     drops: Arc<Mutex<Quiet>>,
@@ -230,6 +240,7 @@ impl Shared {
             name: Arc::clone(&self.name),
             config,
             tls,
+            limit: Arc::clone(&self.limit),
             context: self.context.clone(),
             rejections: Arc::clone(&self.rejections),
             drops: Arc::clone(&self.drops),
@@ -366,6 +377,7 @@ impl Bound {
             change: self.change.clone(),
             closed: self.closed.clone(),
             permits: Arc::clone(&self.permits),
+            limit: Arc::clone(&self.limit),
         }
     }
 
@@ -379,6 +391,7 @@ impl Bound {
             name: self.name,
             config,
             tls,
+            limit: self.limit,
             context,
             rejections: Arc::new(Mutex::new(Quiet::new(5, Duration::from_secs(10)))),
             drops: Arc::new(Mutex::new(Quiet::new(1, Duration::from_secs(10)))),

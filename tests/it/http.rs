@@ -80,6 +80,22 @@ async fn down() -> Sink {
     sink
 }
 
+// R-P20
+#[tokio::test]
+async fn a_request_past_the_listeners_limit_is_told_to_come_again_and_is_not_counted() {
+    let sink = Sink::start(Options::default()).await;
+    let settings = [HTTP, "linger=1ms", "listen.app.max_bytes_per_second=1KiB"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    // One that is larger than a second's bytes is taken, and paid for later: in more than four minutes.
+    assert_eq!(ask(&daemon, LINES, &lines(256, 1024)).await.counts(), (202, 256, 0));
+    let refused = ask(&daemon, LINES, &lines(1, 100)).await;
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.head.contains("retry-after: 1\r\n") && refused.error().contains("bytes a second"));
+    let status = daemon.until_settled(256).await;
+    assert!(status["ledger"]["rejected"].as_object().unwrap().values().all(|count| count["records"] == 0));
+    assert!(daemon.stop().await.status.success());
+}
+
 // R-H1
 #[tokio::test]
 async fn requests_are_answered_when_their_records_have_reached_the_level() {

@@ -10,6 +10,7 @@ mod bounds;
 mod commands;
 mod compression;
 mod dead_letter;
+mod fairness;
 mod faults;
 mod forward;
 mod frames;

@@ -120,6 +120,26 @@ async fn a_changed_listener_takes_new_connections_by_its_new_keys_and_old_ones_g
     assert!(configured.daemon.stop().await.status.success());
 }
 
+// R-P20, R-U2
+#[tokio::test]
+async fn a_changed_limit_goes_for_those_who_wait_for_the_old_one() {
+    let sink = Sink::start(Options::default()).await;
+    let text = |more: &str| format!("linger = '5ms'\n[listen.a]\naddress = 'unix:DIR/a'\n{more}");
+    let mut configured = Configured::start(&sink, &text("max_bytes_per_second = '1KiB'\n")).await;
+    let mut stream = configured.connect("a").await;
+    // By the old limit it would take a quarter of an hour.
+    let writing = tokio::spawn(async move {
+        stream.write_all(&lines(1000, 1000)).await.unwrap();
+        stream
+    });
+    configured.daemon.until("in", |status| status["ledger"]["received"]["records"] == 1).await;
+    let said = configured.becomes(&text("max_bytes_per_second = '100MiB'\n"), READ).await;
+    assert_eq!(said["changed"], "listen.a.max_bytes_per_second");
+    drop(patiently("written", writing).await.unwrap());
+    configured.daemon.until_settled(1000).await;
+    assert!(configured.daemon.stop().await.status.success());
+}
+
 // R-U2
 #[tokio::test]
 async fn a_changed_secret_is_followed_and_named_and_not_shown() {

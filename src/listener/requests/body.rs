@@ -35,7 +35,7 @@ const AT_ONCE_BYTES: usize = 256 * 1024;
 const ARRIVAL: Duration = Duration::from_secs(60);
 /// Longest that a body may take once a stop was asked for.
 const LAST_READS: Duration = Duration::from_secs(2);
-/// Longest wait for room in a full buffer.
+/// Longest wait for room in a full buffer, and for the listener's limit.
 pub(super) const ROOM: Duration = Duration::from_secs(5);
 /// What is read of a body that is not taken, so that its sender comes to read why: bytes, and time.
 const DISCARDED: (usize, Duration) = (64 << 20, Duration::from_secs(2));
@@ -47,6 +47,8 @@ pub(super) enum Trouble {
     TooLarge(usize),
     /// There is no room.
     Full,
+    /// The listener takes no more bytes by now.
+    TooFast,
     /// The daemon stops, or can take nothing until it is started again.
     Closed,
     /// The body did not come in time, or kept others waiting.
@@ -176,6 +178,13 @@ impl Room {
         if expected.is_some_and(|bytes| bytes > self.largest) {
             return Err(Trouble::TooLarge(self.largest));
         }
+        let claimed = body.size_hint().exact().unwrap_or(1);
+        tokio::select! {
+            () = door.shared.context.stop.cancelled() => {}
+            charged = tokio::time::timeout(ROOM, door.shared.limit.charge(claimed)) => {
+                charged.map_err(|_| Trouble::TooFast)?;
+            }
+        }
         let stopped = async {
             door.shared.context.stop.cancelled().await;
             tokio::time::sleep(LAST_READS).await;
@@ -196,6 +205,9 @@ impl Room {
                 Some(Err(_)) => return Err(Trouble::Gone),
             };
             let data = frame.into_data().unwrap_or_default();
+            if expected.is_none() {
+                door.shared.limit.owe(data.len());
+            }
             self.enlarge(buffer, data.len(), expected).await?;
             buffer.bytes.extend_from_slice(&data);
         }

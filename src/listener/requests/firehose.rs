@@ -65,7 +65,7 @@ impl From<Trouble> for ApiError {
             Trouble::TooLarge(bytes) => Self::invalid(format!(
                 "The request takes more than the {bytes} bytes that this daemon has for one"
             )),
-            Trouble::Full => unavailable("Slow down."),
+            Trouble::Full | Trouble::TooFast => unavailable("Slow down."),
             Trouble::Closed => unavailable("The daemon takes nothing at the moment."),
             Trouble::Slow => Self::new(408, "RequestTimeoutException", "The request took too long to come"),
             Trouble::Gone => Self::serialization("The request ended early"),

@@ -42,6 +42,10 @@ impl From<Trouble> for Refusal {
             Trouble::Full => {
                 (StatusCode::TOO_MANY_REQUESTS, "the buffer is full: send the request again later".into())
             }
+            Trouble::TooFast => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "the listener takes no more bytes a second: send the request again later".into(),
+            ),
             Trouble::Closed => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the daemon takes nothing at the moment: send the request again later".into(),
@@ -133,9 +137,12 @@ async fn take(door: &Door, head: &Parts, body: Incoming) -> Result<Response<Full
             let reason = match trouble {
                 Trouble::Gone | Trouble::Slow | Trouble::Closed if came > 0 => Some(RejectReason::Incomplete),
                 Trouble::Malformed(_) => Some(RejectReason::Malformed),
-                Trouble::TooLarge(_) | Trouble::Full | Trouble::Gone | Trouble::Slow | Trouble::Closed => {
-                    None
-                }
+                Trouble::TooLarge(_)
+                | Trouble::Full
+                | Trouble::TooFast
+                | Trouble::Gone
+                | Trouble::Slow
+                | Trouble::Closed => None,
             };
             if let Some(reason) = reason {
                 shared.reject_all(reason, Count::of(1, came));
