@@ -19,6 +19,7 @@ mod ingest;
 mod monitor;
 mod packing;
 mod puts;
+mod quota;
 mod reload;
 mod routes;
 mod send;
