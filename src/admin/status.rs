@@ -96,6 +96,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         cpu: rates.cpu,
         buffer,
         spool: spool.as_ref().map(|spool| spool.condition),
+        waits_for_quota: sender.state.waits_for_quota,
         held: columns.held.records,
         connections: figures.connections(),
         in_flight,
@@ -152,6 +153,10 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
                 "reason": packing.reason,
             })),
             "ambiguous_records": sender.ambiguous_records,
+            "quota": {
+                "waits": sender.state.waits_for_quota,
+                "wait_ms": millis(sender.quota_wait),
+            },
             "put_seconds_p50_below": sender.put_duration.quantile(0.5),
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),
             "delivery_seconds_p50_below": sender.delivery_latency.quantile(0.5),

@@ -100,6 +100,8 @@ pub struct Facts<'a> {
     pub buffer: Option<Buffer>,
     /// Whether the spool can take more, where there is one.
     pub spool: Option<SpoolCondition>,
+    /// Whether what is ready to be sent waits for the stream's quota.
+    pub waits_for_quota: bool,
     /// Records held.
     pub held: u64,
     /// Connections of producers.
@@ -147,11 +149,16 @@ pub fn find(facts: &Facts<'_>) -> Stuck {
         let why = format!("it fails {percent:.0} % of the records that are sent, which go again");
         return found(Place::Firehose, Level::Warning, why);
     }
-    if facts.spool == Some(SpoolCondition::Full) {
+    let held_back = facts.buffer.filter(|buffer| buffer.wanted > 0);
+    let is_full = facts.spool == Some(SpoolCondition::Full);
+    if facts.waits_for_quota && (is_full || held_back.is_some()) {
+        let why = "producers wait for the stream's quota, of which more is asked than there is";
+        return found(Place::Firehose, Level::Warning, why.to_owned());
+    }
+    if is_full {
         let why = "the spool has reached buffer.disk, so producers wait for what was sent before";
         return found(Place::Firehose, Level::Warning, why.to_owned());
     }
-    let held_back = facts.buffer.filter(|buffer| buffer.wanted > 0);
     if held_back.is_some() && facts.cpu >= FULL_CORE {
         let percent = 100.0 * facts.cpu;
         let why = format!("producers wait while the daemon takes {percent:.0} % of a core");
@@ -231,6 +238,7 @@ mod tests {
             cpu: 0.1,
             buffer: Some(Buffer { total: 100, reserved: 10, wanted: 0 }),
             spool: None,
+            waits_for_quota: false,
             held: 3,
             connections: 1,
             in_flight: 1,
@@ -294,6 +302,11 @@ mod tests {
 
         let full = Facts { buffer: Some(Buffer { total: 100, reserved: 99, wanted: 50 }), ..calm };
         check(&full, Place::Firehose, Level::Warning, "1 request");
+        let quota = "the stream's quota";
+        check(&Facts { waits_for_quota: true, ..full }, Place::Firehose, Level::Warning, quota);
+        let spooled = Facts { waits_for_quota: true, ..spool(SpoolCondition::Full) };
+        check(&spooled, Place::Firehose, Level::Warning, quota);
+        check(&Facts { waits_for_quota: true, ..calm }, Place::Nowhere, Level::Ok, "flow");
         check(&Facts { cpu: 0.97, ..full }, Place::Daemon, Level::Warning, "97 % of a core");
 
         let idle = Facts { rates: flowing(0.0), held: 0, connections: 2, ..calm };

@@ -7,8 +7,12 @@
 //! `linger`, when a record in it is due for another try, or when a flush was asked for. What has
 //! been sent before goes first, so a retry rides at the head of the next batch.
 //!
-//! Invariants: a batch is never empty, never above its limits (a single record above the byte
-//! limit goes alone), and every record that went in comes out exactly once.
+//! Whoever may send only so much now asks by [`Batcher::poll_batch_within`]. What is ready does not depend
+//! on that, so that a slow pace makes requests smaller and never makes them wait to be full.
+//!
+//! Invariants: a batch is never empty, never above its limits nor what it was to stay within (a single
+//! record above the bytes goes alone, and what is to go as it is goes so), and every record that went in
+//! comes out exactly once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
@@ -53,6 +57,9 @@ pub struct Size {
 }
 
 impl Size {
+    /// More than there can be.
+    pub const ANYTHING: Self = Self { records: usize::MAX, bytes: usize::MAX };
+
     fn of(span: &Span) -> Self {
         Self { records: span.records(), bytes: span.bytes() }
     }
@@ -250,10 +257,9 @@ impl Batcher {
         self.packing = packing;
     }
 
-    /// Most records that a batch may hold.
-    fn most_records(&self) -> usize {
-        self.packing
-            .map_or(self.limits.records, |packing| self.limits.records.saturating_mul(packing.max_lines))
+    /// Most records in as many records of Firehose.
+    fn most_records(&self, entries: usize) -> usize {
+        self.packing.map_or(entries, |packing| entries.saturating_mul(packing.max_lines))
     }
 
     /// Takes a chunk's records behind those that are here.
@@ -336,9 +342,10 @@ impl Batcher {
         batch.portions
     }
 
-    /// Size that the next batch has at most, its records those of Firehose, if one would leave now.
+    /// Size that the next batch has at most, its records those of Firehose, if one would leave now that
+    /// stays within `most`, whose records are those of Firehose, too.
     #[must_use]
-    pub fn poll_ready(&mut self, now: Instant) -> Option<Size> {
+    pub fn poll_ready_within(&mut self, now: Instant, most: Size) -> Option<Size> {
         self.wake(now);
         if let Some(batch) = self.fixed.front() {
             return Some(Size { records: batch.entries(), ..batch.size });
@@ -347,28 +354,35 @@ impl Batcher {
         if self.waiting_portions < MAX_WAITING_PORTIONS {
             size += self.sizes.fresh;
         }
-        let full = size.records >= self.most_records() || size.bytes >= self.limits.bytes;
+        let full = size.records >= self.most_records(self.limits.records) || size.bytes >= self.limits.bytes;
         let ready = full
             || !self.again.is_empty()
             || self.flush > 0
             || self.linger_deadline().is_some_and(|deadline| deadline <= now);
         // A record above the byte limit goes alone, so the limit alone would say too little.
-        let largest = self.limits.bytes.max(self.first_record_bytes());
+        let largest = self.limits.bytes.min(most.bytes).max(self.first_record_bytes());
         (ready && size.records > 0).then_some(Size {
-            records: size.records.min(self.limits.records),
+            records: size.records.min(self.limits.records).min(most.records.max(1)),
             bytes: size.bytes.min(largest),
         })
     }
 
-    // snippet-start:[firehose.rust.hydrant.form_batch]
     /// The next batch, if one leaves now.
     pub fn poll_batch(&mut self, now: Instant) -> Option<Batch> {
-        self.poll_ready(now)?;
+        self.poll_batch_within(now, Size::ANYTHING)
+    }
+
+    // snippet-start:[firehose.rust.hydrant.form_batch]
+    /// The next batch, if one leaves now, cut to stay within `most`, whose records are those of Firehose.
+    pub fn poll_batch_within(&mut self, now: Instant, most: Size) -> Option<Batch> {
+        self.poll_ready_within(now, most)?;
         if let Some(batch) = self.fixed.pop_front() {
             self.sizes.fixed -= batch.size;
             return Some(batch);
         }
-        let most = Limits { records: self.most_records(), ..self.limits };
+        let entries = self.limits.records.min(most.records.max(1));
+        let bytes = self.limits.bytes.min(most.bytes);
+        let most = Limits { records: self.most_records(entries), bytes, ..self.limits };
         let mut portions = Vec::new();
         let mut size = Size::default();
         while let Some(portion) = self.again.front_mut() {
@@ -397,20 +411,18 @@ impl Batcher {
             return None;
         }
         Some(match self.packing {
-            Some(packing) => self.pack(portions, packing),
+            Some(packing) => self.pack(portions, packing, entries),
             None => Batch { portions, size, packed: None },
         })
     }
     // snippet-end:[firehose.rust.hydrant.form_batch]
 
-    /// A packed batch of `portions`, less what makes more records of Firehose than a request may hold:
-    /// that goes first next time.
-    fn pack(&mut self, portions: Vec<Portion>, packing: Packing) -> Batch {
+    /// A packed batch of `portions`, less what makes more records of Firehose than `most`: that goes
+    /// first next time.
+    fn pack(&mut self, portions: Vec<Portion>, packing: Packing, most: usize) -> Batch {
         let mut batch = Batch::packed(portions, packing);
         let Some((_, ends)) = &batch.packed else { return batch };
-        let Some(end) =
-            ends.get(self.limits.records.saturating_sub(1)).filter(|_| ends.len() > self.limits.records)
-        else {
+        let Some(end) = ends.get(most.saturating_sub(1)).filter(|_| ends.len() > most) else {
             return batch;
         };
         for portion in batch.portions.split_off(*end as usize).into_iter().rev() {

@@ -65,6 +65,46 @@ fn a_batch_leaves_at_its_bytes_and_never_above_them() {
     check(&[300, 8, 99], &[&[0], &[1]]);
 }
 
+// R-Q1
+#[test]
+fn what_a_batch_may_carry_cuts_it_and_does_not_make_it_ready() {
+    let now = start();
+    let most = |records, bytes| Size { records, bytes };
+    let check = |sizes: &[usize], most: Size, expected: &[&[u64]]| {
+        let mut batcher = Batcher::new(limits(6, 100));
+        batcher.handle_chunk(chunk(sizes, 0, now));
+        assert!(batcher.poll_batch_within(now, most).is_none(), "{sizes:?} is not ready for being enough");
+        batcher.handle_flush();
+        let batches: Vec<_> =
+            std::iter::from_fn(|| batcher.poll_batch_within(now, most).map(|batch| numbers(&batch)))
+                .collect();
+        assert_eq!(batches, expected, "{sizes:?}");
+    };
+    check(&[10; 5], most(2, 1000), &[&[0, 1], &[2, 3], &[4]]);
+    check(&[10; 5], most(9, 30), &[&[0, 1, 2], &[3, 4]]);
+    check(&[10; 5], most(9, 9), &[&[0], &[1], &[2], &[3], &[4]]);
+    check(&[10, 80], most(0, 0), &[&[0], &[1]]);
+    check(&[10; 5], Size::ANYTHING, &[&[0, 1, 2, 3, 4]]);
+}
+
+// R-Q1
+#[test]
+fn the_records_that_a_packed_batch_may_carry_are_those_of_firehose() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(500, 100_000));
+    batcher.set_packing(Some(Packing { max_record: 30, max_lines: 10 }));
+    batcher.handle_chunk(chunk(&[10; 20], 0, now));
+    batcher.handle_flush();
+    let mut next = |records, bytes| {
+        let batch = batcher.poll_batch_within(now, Size { records, bytes }).unwrap();
+        (batch.entries(), batch.size.records)
+    };
+    assert_eq!(next(2, 1000), (2, 6));
+    assert_eq!(next(500, 50), (2, 5));
+    assert_eq!(next(1, usize::MAX), (1, 3));
+    assert_eq!(next(500, usize::MAX), (2, 6));
+}
+
 // R-B2
 #[test]
 fn the_oldest_record_waits_for_linger_to_the_instant() {
@@ -252,6 +292,8 @@ enum Step {
     Send(u64),
     Refuse,
     Return,
+    /// Batches are to stay within so many records and bytes from now on.
+    Within(usize, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -262,17 +304,18 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1u64..8).prop_map(Step::Send),
         1 => Just(Step::Refuse),
         1 => Just(Step::Return),
+        1 => (1usize..9, 1usize..120).prop_map(|(records, bytes)| Step::Within(records, bytes)),
     ]
 }
 
 proptest! {
-    // R-B1
+    // R-B1, R-Q1
     #[test]
     fn every_record_comes_out_once_in_legal_batches(steps in proptest::collection::vec(step(), 0..60)) {
         let limits = limits(7, 90);
         let mut batcher = Batcher::new(limits);
         let (mut now, mut next, mut delivered) = (start(), 0u64, Vec::new());
-        let mut held = 0;
+        let (mut held, mut most) = (0, Size::ANYTHING);
         for step in steps.into_iter().chain((0..400).flat_map(|_| [Step::Flush, Step::Advance(1000), Step::Send(0)])) {
             match step {
                 Step::Chunk(sizes) => {
@@ -282,15 +325,20 @@ proptest! {
                 }
                 Step::Advance(millis) => now += Duration::from_millis(millis),
                 Step::Flush => batcher.handle_flush(),
+                Step::Within(records, bytes) => most = Size { records, bytes },
                 Step::Send(_) | Step::Refuse | Step::Return => {
-                    let expected = batcher.poll_ready(now);
-                    let batch = batcher.poll_batch(now);
+                    // The half of a batch that was refused goes as it is.
+                    let cut = batcher.fixed.is_empty();
+                    let expected = batcher.poll_ready_within(now, most);
+                    let batch = batcher.poll_batch_within(now, most);
                     prop_assert_eq!(expected.is_some(), batch.is_some());
                     let Some(batch) = batch else { continue };
                     let expected = expected.unwrap();
                     prop_assert!(batch.size.records <= expected.records && batch.size.bytes <= expected.bytes);
                     prop_assert!(batch.size.records >= 1 && batch.size.records <= limits.records);
                     prop_assert!(batch.size.bytes <= limits.bytes || batch.size.records == 1);
+                    prop_assert!(!cut || batch.size.records <= most.records);
+                    prop_assert!(!cut || batch.size.bytes <= most.bytes || batch.size.records == 1);
                     match step {
                         Step::Refuse => match batch.split() {
                             Ok((front, back)) => {
@@ -318,7 +366,7 @@ proptest! {
                                 batcher.handle_retry(failed, now + Duration::from_millis(30));
                             }
                         }
-                        Step::Chunk(_) | Step::Advance(_) | Step::Flush | Step::Return => batcher.handle_return(batch),
+                        Step::Chunk(_) | Step::Advance(_) | Step::Flush | Step::Within(..) | Step::Return => batcher.handle_return(batch),
                     }
                 }
             }

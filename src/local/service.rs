@@ -30,11 +30,6 @@ const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
 /// Requests that are remembered.
 const MAX_RECENT: usize = 10_000;
 
-/// The default quota of Direct PUT in the large regions: bytes, records and requests a second.
-///
-/// Source: <https://docs.aws.amazon.com/firehose/latest/dev/limits.html>
-const DEFAULT_LIMITS: [f64; 3] = [5.0 * 1024.0 * 1024.0, 500_000.0, 2_000.0];
-
 /// The state of the embedded service.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -140,14 +135,13 @@ impl Service {
         let mut emit = |name: &'static str, unit: &'static str, value: f64| {
             metrics.add(now, FIREHOSE, name, &[("DeliveryStreamName", &puts.stream)], unit, value);
         };
-        let limits = [quota.0.map(|n| n as f64), quota.1.map(|n| n as f64), None];
-        let names = ["BytesPerSecondLimit", "RecordsPerSecondLimit", "PutRequestsPerSecondLimit"];
-        for ((name, limit), default) in names.into_iter().zip(limits).zip(DEFAULT_LIMITS) {
-            emit(
-                name,
-                if name.starts_with("Bytes") { "Bytes/Second" } else { "Count" },
-                limit.unwrap_or(default),
-            );
+        // Whoever paces itself by these must not wait for a limit that is none.
+        let limits =
+            [("BytesPerSecondLimit", "Bytes/Second", quota.0), ("RecordsPerSecondLimit", "Count", quota.1)];
+        for (name, unit, limit) in limits {
+            if let Some(limit) = limit {
+                emit(name, unit, limit as f64);
+            }
         }
 
         let counts = &mut stream.counts;

@@ -1,8 +1,9 @@
 //! Sends batches and settles every record of them.
 //!
 //! Pure: [`backoff`] (how long to wait), [`compression`] (members of compressed files), [`gate`] (whether
-//! the stream may be sent to at all), [`pacer`] (how much of its quota is ours), [`packing`] (whether
-//! records may be packed for it) and [`verdicts`] (what becomes of each record of an answer). Shells:
+//! the stream may be sent to at all), [`pacer`] (how much of its quota is ours; only simulated),
+//! [`packing`] (whether records may be packed for it), [`quota`] (how much of its quota is left) and
+//! [`verdicts`] (what becomes of each record of an answer). Shells:
 //! [`worker`], the flush task that owns all state of a delivery stream (with `voice`, its words in the
 //! log), and [`dead_letter`], the store on disk.
 
@@ -12,6 +13,7 @@ pub mod dead_letter;
 pub mod gate;
 pub mod pacer;
 pub mod packing;
+pub mod quota;
 pub mod verdicts;
 mod voice;
 pub mod worker;

@@ -23,6 +23,7 @@ use super::compression::{self, CompressionError, Compressor};
 use super::dead_letter::{Letter, Store, StoreError};
 use super::gate::{Gate, Step};
 use super::packing::{self, Decision};
+use super::quota::{self, Quota};
 use super::verdicts::{self, Verdicts};
 use super::voice::Voice;
 use crate::batcher::{Batch, Batcher, Limits, Portion, Size, Tries};
@@ -32,6 +33,7 @@ use crate::firehose::{Answer, Class, Firehose, Operation, Put, PutError};
 use crate::record::{Chunk, Span};
 use crate::telemetry::figures::{Figures, Outcome, PackingState, Trouble};
 use crate::telemetry::otlp::{Request, Trace, Traces};
+use crate::telemetry::stream::Reading;
 use crate::telemetry::{now, wall_clock};
 
 /// The flush task has a turn at least this often, so that its last turn shows whether it lives.
@@ -145,6 +147,9 @@ pub struct Worker<F> {
     figures: Arc<Figures>,
     batcher: Batcher,
     gate: Gate,
+    quota: Quota,
+    /// What is ready waits for the stream's quota.
+    wait: Option<Wait>,
     random: fastrand::Rng,
     /// The listeners may still bring chunks.
     open: bool,
@@ -172,6 +177,14 @@ pub struct Worker<F> {
     trace: Option<Trace>,
 }
 
+/// What is ready may not leave yet.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    /// When this was last looked at.
+    since: Instant,
+    until: Instant,
+}
+
 /// A request under way.
 struct Flight {
     id: u64,
@@ -182,6 +195,8 @@ struct Flight {
     /// When its request was made, which compression comes before.
     requested: Instant,
     body: usize,
+    /// Bytes that the quota was told it sends.
+    taken: usize,
     /// Where compressed: bytes of what is sent of each record of Firehose's.
     members: Option<Vec<usize>>,
 }
@@ -200,6 +215,8 @@ impl<F: Firehose> Worker<F> {
         Self {
             batcher: Batcher::new(settings.limits),
             gate: Gate::new(settings.backoff),
+            quota: Quota::default(),
+            wait: None,
             compressor: settings.aggregate.compression.map(|_| Arc::default()),
             compressions: FuturesUnordered::new(),
             firehose,
@@ -270,6 +287,19 @@ impl<F: Firehose> Worker<F> {
         self.packing = Some(decision);
     }
 
+    /// Keeps to the stream's limits, as far as the poller knows them.
+    fn follow_limits(&mut self, at: Instant) {
+        let stream = self.figures.stream();
+        let limit = |reading| stream.reading(reading).map(|datapoint| datapoint.value);
+        let limits = quota::Limits {
+            bytes: limit(Reading::BytesPerSecondLimit),
+            records: limit(Reading::RecordsPerSecondLimit),
+            requests: limit(Reading::PutRequestsPerSecondLimit),
+        };
+        drop(stream);
+        self.quota.handle_limits(limits, at);
+    }
+
     /// Runs until every listener is gone and every record is settled, or until it is told to
     /// abort. Returns what was left then: nothing, unless it was aborted.
     pub async fn run(mut self) -> Count {
@@ -277,6 +307,9 @@ impl<F: Firehose> Worker<F> {
             let at = now();
             if self.pressed {
                 self.relieve();
+            }
+            if self.is_stale(at) {
+                self.follow_limits(at);
             }
             self.launch(at);
             self.report(at);
@@ -306,7 +339,11 @@ impl<F: Firehose> Worker<F> {
 
     fn poll_timeout(&self, at: Instant) -> Instant {
         // While the stream may not be sent to, a batch that is ready changes nothing.
-        let batch = self.batcher.poll_timeout().filter(|_| self.may_send(at)).map(|due| due.max(at));
+        let batch = match self.wait {
+            Some(wait) => Some(wait.until),
+            None => self.batcher.poll_timeout().filter(|_| self.may_send(at)),
+        };
+        let batch = batch.map(|due| due.max(at));
         [batch, self.gate.poll_timeout(at)].into_iter().flatten().fold(at + TURN, Instant::min)
     }
 
@@ -319,18 +356,28 @@ impl<F: Firehose> Worker<F> {
             && self.outlet.account.unwritten() < MAX_UNWRITTEN
     }
 
-    /// Sends as many batches as are ready and allowed.
+    /// Sends as many batches as are ready and allowed, each no larger than the stream's quota has room for.
     fn launch(&mut self, at: Instant) {
+        let mut until = None;
         while self.may_send(at) {
-            let Some(size) = self.batcher.poll_ready(at) else { break };
+            let room = self.quota.poll_room(at);
+            let Some(size) = self.batcher.poll_ready_within(at, room) else { break };
+            until = self.quota.poll_timeout(size, at);
+            if until.is_some() {
+                break;
+            }
             let body = self.body_bytes(size);
             if self.bodies + body > self.settings.bodies && !self.flights.is_empty() {
                 break;
             }
-            let Some(batch) = self.batcher.poll_batch(at) else { break };
+            let Some(batch) = self.batcher.poll_batch_within(at, room) else { break };
             self.send(batch, at);
         }
         self.figures.set_in_flight(self.flights.len());
+        if let Some(Wait { since, .. }) = self.wait {
+            self.figures.sender().quota_wait += at.saturating_duration_since(since);
+        }
+        self.wait = until.map(|until| Wait { since: at, until });
     }
 
     /// The most memory that a request of `size` takes until it is answered.
@@ -355,7 +402,8 @@ impl<F: Firehose> Worker<F> {
         let id = self.next_flight;
         self.next_flight += 1;
         self.bodies += body;
-        self.flights.push(Flight { id, batch, operation, sent, requested: sent, body, members: None });
+        let taken = self.quota.handle_sent(Size { records: batch.entries(), ..batch.size }, sent);
+        self.flights.push(Flight { id, batch, operation, sent, requested: sent, body, taken, members: None });
         match (&self.compressor, self.settings.aggregate.compression) {
             (Some(compressor), Some(compression)) => {
                 let compressed = compress(Arc::clone(compressor), compression, put);
@@ -389,6 +437,7 @@ impl<F: Firehose> Worker<F> {
         let body = (self.settings.body_bytes)(self.settings.stream.len(), members.len(), bytes) + bytes;
         let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id) else { return };
         self.bodies = self.bodies - flight.body + body;
+        self.quota.handle_size(flight.batch.size.bytes, flight.taken, bytes, now());
         (flight.body, flight.requested, flight.members) = (body, now(), Some(members));
         self.put(id, put);
     }
@@ -684,15 +733,21 @@ impl<F: Firehose> Worker<F> {
         left
     }
 
+    /// What need not be known every turn is to be looked at.
+    fn is_stale(&self, at: Instant) -> bool {
+        self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY)
+    }
+
     /// Shows the outside how things stand.
     fn report(&mut self, at: Instant) {
         self.voice.rest_if_quiet(at);
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
-        let stale = self.age_known_at.is_none_or(|known| at >= known + AGE_EVERY);
+        let stale = self.is_stale(at);
         if stale {
             self.decide_packing(at);
         }
         let mut sender = self.figures.sender();
+        sender.state.waits_for_quota = self.wait.is_some();
         sender.state.turn = Some(at);
         if !held {
             (sender.state.oldest, self.age_known_at) = (None, None);

@@ -281,6 +281,9 @@ impl List {
             "{record}",
             sender.ambiguous_records,
         );
+        let waited = vec![plain(Value::Real(sender.quota_wait.as_secs_f64()))];
+        let help = "Time for which what was ready to be sent waited for the stream's quota";
+        self.add(Kind::Counter, "hydrant_quota_wait_seconds", help, "s", waited);
         // From zero on, as everything that has a closed set of labels: the first failure is an
         // increase that an alarm can see.
         let puts = Operation::ALL.map(Operation::name).into_iter().flat_map(|operation| {

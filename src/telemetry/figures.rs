@@ -156,6 +156,8 @@ pub struct StreamState {
     pub oldest: Option<Instant>,
     /// When the flush task last had a turn.
     pub turn: Option<Instant>,
+    /// What is ready to be sent waits for the stream's quota.
+    pub waits_for_quota: bool,
     /// Whether records are packed; unknown until the stream is.
     pub packing: Option<PackingState>,
 }
@@ -229,6 +231,8 @@ pub struct SenderFigures {
     /// Records that Firehose may have twice: they were sent again although an earlier attempt,
     /// whose answer was lost, may have stored them.
     pub ambiguous_records: u64,
+    /// Time for which what was ready to be sent waited for the stream's quota.
+    pub quota_wait: Duration,
     /// Seconds from the start of an attempt to its end.
     pub put_duration: Histogram,
     /// Seconds from reading a record to Firehose having it.
@@ -326,6 +330,7 @@ impl SenderFigures {
             compressed_from: 0,
             compressed_to: 0,
             ambiguous_records: 0,
+            quota_wait: Duration::ZERO,
             put_duration: Histogram::new(SECONDS),
             delivery_latency: Histogram::new(SECONDS),
             batch_records: Histogram::new(RECORDS),
@@ -349,6 +354,7 @@ impl SenderFigures {
         self.compressed_from += other.compressed_from;
         self.compressed_to += other.compressed_to;
         self.ambiguous_records += other.ambiguous_records;
+        self.quota_wait += other.quota_wait;
         self.put_duration.merge(&other.put_duration);
         self.delivery_latency.merge(&other.delivery_latency);
         self.batch_records.merge(&other.batch_records);
@@ -356,6 +362,7 @@ impl SenderFigures {
         let earlier = |one: Option<Instant>, other: Option<Instant>| one.into_iter().chain(other).min();
         self.state.oldest = earlier(self.state.oldest, other.state.oldest);
         self.state.turn = earlier(self.state.turn, other.state.turn);
+        self.state.waits_for_quota |= other.state.waits_for_quota;
         let is_permanent = |trouble: &Option<Trouble>| trouble.as_ref().map(|trouble| trouble.permanent);
         if is_permanent(&other.state.trouble) > is_permanent(&self.state.trouble) {
             self.state.trouble = other.state.trouble.clone();

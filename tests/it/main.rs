@@ -20,6 +20,7 @@ mod ingest;
 mod monitor;
 mod packing;
 mod puts;
+mod quota;
 mod reload;
 mod routes;
 mod send;

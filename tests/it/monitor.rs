@@ -296,7 +296,7 @@ async fn status(sink: &Sink, arguments: &[&str]) -> (i32, String, String) {
 // R-M15
 #[tokio::test]
 async fn status_shows_the_stream_and_its_metrics_once() {
-    let sink = Sink::start(Options::default()).await;
+    let sink = Sink::start(Options { quota_bytes: Some(5 << 20), ..Options::default() }).await;
     let daemon = Daemon::start(&sink.local.url(), &["linger=1ms", "monitor.interval=0s"]).await;
     daemon.write(&lines(100, 1000)).await;
     daemon.until_settled(100).await;

@@ -30,7 +30,7 @@ const VALUES: &str = "[...document.querySelectorAll('[data-path]')].map((element
 const TEXTS: &str = "Object.fromEntries([...document.querySelectorAll('[data-path], [data-derived]')]
     .map((element) => [element.dataset.path ?? element.dataset.derived, element.textContent]))";
 /// What `/status` says only to be plotted, or for machines.
-const NOT_SHOWN: [&str; 4] = ["/sample", "/spool", "/stream/compression", "/streams"];
+const NOT_SHOWN: [&str; 5] = ["/sample", "/spool", "/stream/compression", "/stream/quota", "/streams"];
 
 /// A service and a daemon in front of it.
 struct Scene {
