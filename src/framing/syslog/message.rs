@@ -86,8 +86,11 @@ fn member(key: &str, text: &[u8], json: &mut Vec<u8>, most: usize) {
 fn priority(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (digits, rest) = until(bytes.strip_prefix(b"<")?, b'>')?;
     let is_number = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    if !is_number {
+        return None;
+    }
     let number = digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-    (is_number && number < FACILITIES.len() * SEVERITIES.len()).then_some((number, rest))
+    (number < FACILITIES.len() * SEVERITIES.len()).then_some((number, rest))
 }
 
 /// What lies before the first `end`, and behind it.
