@@ -563,7 +563,14 @@ impl Framer for Forward {
             State::Ping(_) | State::Start | State::Body(_) | State::Options => rest.len(),
         };
         if let Some((_, skipped)) = self.skipping.take() {
-            framed.skipped.push(Skipped { bytes: skipped.bytes + count(begun), ..skipped });
+            let bytes = skipped.bytes + count(begun);
+            // So that the reason does not depend on how much of it was seen at once.
+            let why = match skipped.why {
+                Skip::TooLong | Skip::Malformed if bytes > count(self.max_record_bytes) => Skip::TooLong,
+                Skip::TooLong | Skip::Malformed => Skip::Incomplete,
+                why @ (Skip::Unfinished | Skip::NoRoom | Skip::Incomplete) => why,
+            };
+            framed.skipped.push(Skipped { bytes, why });
         } else if begun > 0 {
             framed.skipped.push(Skipped { bytes: count(begun), why: Skip::Incomplete });
         }
