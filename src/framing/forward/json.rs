@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::NO_PAIR;
 use super::msgpack::{self, Head};
 use crate::framing::count;
 use crate::framing::json::escape;
@@ -116,7 +117,7 @@ impl Writer<'_> {
     /// Writes the entry at the front of the input: a time and a record, as a pair unless they are `bare`.
     pub(super) fn entry(&mut self, bare: bool, added: &Added, tag: &[u8]) -> Result<(), Stop> {
         if !bare && self.head()? != Head::Array(2) {
-            return Err(Stop::Broken("an entry is no pair of a time and a record"));
+            return Err(Stop::Broken(NO_PAIR));
         }
         let time = self.time()?;
         let Head::Map(members) = self.head()? else { return Err(Stop::Malformed) };

@@ -34,6 +34,8 @@ const MAX_OPTION_BYTES: usize = 16 * 1024;
 /// Longest identifier of a chunk, with its head. Producers take 16 to 64 bytes.
 const MAX_CHUNK_ID_BYTES: usize = 512;
 
+const NO_PAIR: &str = "an entry is no pair of a time and a record";
+
 /// Memory for records of a call that brings nothing new: the largest tag fits it.
 const LEAST_ROOM: usize = 8 * 1024;
 /// What an answer takes beside its bytes.
@@ -405,6 +407,10 @@ impl Forward {
             return Ok(Entry::Part(0));
         }
         if let Some((walk, walked)) = &mut self.walk {
+            // The writer has not seen all of its head.
+            if !bare && msgpack::head(data, 0)?.is_some_and(|(head, _)| head != Head::Array(2)) {
+                return Err(NO_PAIR);
+            }
             *walked = walk.advance(data, *walked)?;
             if count(*walked).saturating_add(walk.least()) > count(self.max_record_bytes) {
                 return self.pass(Skip::TooLong, bare, data, turn);
