@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 pub use connection::longest_record;
 use datagrams::DatagramSource;
+pub use requests::signature;
 use source::StdinSource;
 pub use tls::TlsError;
 use tls::{Tls, TlsSource};
