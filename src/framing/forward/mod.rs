@@ -568,17 +568,17 @@ impl Framer for Forward {
             State::Over(_) | State::Body(Body::Skipped { .. }) => 0,
             State::Ping(_) | State::Start | State::Body(_) | State::Options => rest.len(),
         };
-        if let Some((_, skipped)) = self.skipping.take() {
-            let bytes = skipped.bytes + count(begun);
-            // So that the reason does not depend on how much of it was seen at once.
-            let why = match skipped.why {
-                Skip::TooLong | Skip::Malformed if bytes > count(self.max_record_bytes) => Skip::TooLong,
-                Skip::TooLong | Skip::Malformed => Skip::Incomplete,
-                why @ (Skip::Unfinished | Skip::NoRoom | Skip::Incomplete) => why,
-            };
+        let skipping = self.skipping.take().map(|(_, skipped)| skipped);
+        let is_entry = matches!(self.state, State::Body(_));
+        let bytes = skipping.map_or(0, |skipped| skipped.bytes) + count(begun);
+        // So that the reason does not depend on how much of it was seen at once.
+        let why = match skipping.map(|skipped| skipped.why) {
+            Some(why @ (Skip::Unfinished | Skip::NoRoom)) => why,
+            _ if is_entry && bytes > count(self.max_record_bytes) => Skip::TooLong,
+            _ => Skip::Incomplete,
+        };
+        if skipping.is_some() || begun > 0 {
             framed.skipped.push(Skipped { bytes, why });
-        } else if begun > 0 {
-            framed.skipped.push(Skipped { bytes: count(begun), why: Skip::Incomplete });
         }
         self.state = State::Over("it has ended");
         framed
