@@ -26,6 +26,7 @@ pub use connection::longest_record;
 use datagrams::DatagramSource;
 pub use intakes::Intakes;
 use limit::Limit;
+pub use requests::signature;
 use source::StdinSource;
 pub use tls::TlsError;
 use tls::{Tls, TlsSource};

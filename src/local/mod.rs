@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio_util::sync::DropGuard;
 
 mod api;
-mod cloudwatch;
+pub mod cloudwatch;
 mod disk;
 mod faults;
 pub mod quota;

@@ -13,6 +13,9 @@ pub const FRAME_HEADER_BYTES: usize = 52;
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// The version that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
+/// No sequence, number or generation is as high: a spool would count for centuries to get there, and what says
+/// so is damaged. So they can be added to.
+pub(super) const BEYOND: u64 = 1 << 63;
 /// How a frame begins.
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"HYF\x01";
 
@@ -77,8 +80,9 @@ impl SegmentHeader {
             created_ms: fields.u64().ok_or(HeaderError::Damaged)?,
             generation: fields.u64().ok_or(HeaderError::Damaged)?,
         };
+        let sound = header.number.max(header.first).max(header.generation) < BEYOND;
         let intact = Fields(crc).u32() == Some(crc32c::crc32c(covered));
-        intact.then_some(header).ok_or(HeaderError::Damaged)
+        (intact && sound).then_some(header).ok_or(HeaderError::Damaged)
     }
 }
 
@@ -165,7 +169,7 @@ impl FrameHeader {
         let header = Self::fields(covered).filter(|_| intact).ok_or(FrameError::Header)?;
         let sound = header.records > 0
             && header.records <= header.lengths_bytes
-            && header.first.checked_add(u64::from(header.records)).is_some()
+            && header.first < BEYOND
             && header.frame_bytes() <= MAX_FRAME_BYTES as u64;
         sound.then_some(header).ok_or(FrameError::Header)
     }
@@ -342,7 +346,7 @@ impl FileKind {
     pub fn of(name: &str) -> Self {
         let number = |stem: &str| {
             let decimal = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
-            decimal.then(|| stem.parse().ok()).flatten()
+            decimal.then(|| stem.parse().ok()).flatten().filter(|number| *number < BEYOND)
         };
         if let Some(number) = name.strip_suffix(".segment").and_then(number) {
             return Self::Segment(number);

@@ -273,7 +273,8 @@ impl Survey {
         Ok(Some(Headed { number, bytes, file, header }))
     }
 
-    /// The identity of most segments, of as many the watermark's; the watermark counts if it has the same.
+    /// The watermark's identity if a segment has it too, else that of most segments; the watermark counts if it
+    /// has the same.
     fn choose_identity<F>(&mut self, headed: &[Headed<F>], slots: Vec<(usize, Slot)>, whole: bool) {
         let mut votes = BTreeMap::<u64, usize>::new();
         for header in headed.iter().filter_map(|headed| headed.header) {
@@ -281,8 +282,10 @@ impl Survey {
         }
         let newest = slots.into_iter().max_by_key(|(_, slot)| slot.generation);
         let own = newest.as_ref().map(|(_, slot)| slot.spool);
-        let most = votes.into_iter().max_by_key(|(spool, votes)| (*votes, Some(*spool) == own));
-        let of_segments = most.map(|(spool, _)| spool);
+        // The watermark's stays the same from start to start, whatever of it was settled and removed meanwhile.
+        let written = own.filter(|own| votes.contains_key(own));
+        let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+        let of_segments = written.or(most.map(|(spool, _)| spool));
         self.newest_slot = newest.as_ref().map(|(index, _)| *index);
         let generations = headed.iter().filter_map(|headed| Some(headed.header?.generation));
         let slot_generation = newest.as_ref().map_or(0, |(_, slot)| slot.generation);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::layout::{Fields, HeaderError, check_prefix, prefix, put_varint, take_varint};
+use super::layout::{BEYOND, Fields, HeaderError, check_prefix, prefix, put_varint, take_varint};
 
 /// Bytes of a slot.
 pub(super) const SLOT_BYTES: usize = 4096;
@@ -180,7 +180,8 @@ impl Slot {
         let crc = Fields(rest).u32()?;
         let ranges = rest.get(4..)?.get(..length as usize)?;
         (crc32c::crc32c_append(crc32c::crc32c(covered), ranges) == crc).then_some(())?;
-        Some(Self { spool, generation, settled: Settled::decode(low, count, ranges)? })
+        let settled = Settled::decode(low, count, ranges)?;
+        (generation.max(settled.end()) < BEYOND).then_some(Self { spool, generation, settled })
     }
 }
 

@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 use hydrant::local::{Faults, Options};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::daemon::{Daemon, STREAM, Sink, number, patiently};
@@ -315,4 +316,78 @@ async fn a_crowd_of_compressed_chunks_shares_little_memory_and_all_are_answered(
     let status = daemon.until_settled(3400).await;
     assert_eq!(number(&status, "/ledger/delivered/records"), 3400);
     assert!(daemon.stop().await.status.success());
+}
+
+// R-F5, R-F6
+#[tokio::test]
+async fn liars_bombs_and_halves_of_messages_are_bounded_and_keep_nobody_from_being_served() {
+    let sink = Sink::start(Options::default()).await;
+    let settings = [
+        FORWARD,
+        "linger=1ms",
+        "buffer.memory=8MiB",
+        "listen.port.address=tcp:0",
+        "listen.port.protocol=forward",
+        "listen.port.max_record_bytes=64KiB",
+    ];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    let record = |value: &[u8]| [&[0x92, 0x01, 0x81, 0xa1, b'k'][..], value].concat();
+    let listed = |value: &[u8]| [&[0x92][..], &str16(b"app"), &[0x91], &record(value)].concat();
+    let mut held = Vec::new();
+    // Twice what the daemon may hold, of a string that says to be of 4 GiB.
+    let mut liar = daemon.connect_tcp("port").await;
+    liar.write_all(&listed(b"\xdb\xff\xff\xff\xff")).await.unwrap();
+    liar.write_all(&vec![b'l'; 16 << 20]).await.unwrap();
+    held.push(liar);
+    // As many entries, elements and members, and nothing behind.
+    for claim in [&b"\xdd\xff\xff\xff\xff"[..], b"\xdf\xff\xff\xff\xff"] {
+        let mut liar = daemon.connect_tcp("port").await;
+        liar.write_all(&listed(claim)).await.unwrap();
+        held.push(liar);
+    }
+    let mut liar = daemon.connect_tcp("port").await;
+    liar.write_all(&[&[0x92][..], &str16(b"app"), b"\xdd\xff\xff\xff\xff", &entry(0, "one")].concat())
+        .await
+        .unwrap();
+    held.push(liar);
+    // Half a message each, and silence.
+    for _ in 0..200 {
+        let mut slow = daemon.connect_tcp("port").await;
+        slow.write_all(&listed(&str16(&[b's'; 1000]))[..500]).await.unwrap();
+        held.push(slow);
+    }
+    let mut told = daemon.connect_tcp("port").await;
+    let nested = record(&[vec![0x91; 20_000], vec![0xc0]].concat());
+    let bomb = [&b"\x92\x01\x81\xa1k\xc6\x04\x00\x00\x00"[..], &vec![0; 64 << 20]].concat();
+    told.write_all(&chunk(&[nested, entry(1, "two")].concat(), "nested")).await.unwrap();
+    answered(&mut told, &ack("nested")).await;
+    told.write_all(&chunk(&gzip(&[bomb, entry(2, "three")].concat()), "bomb")).await.unwrap();
+    answered(&mut told, &ack("bomb")).await;
+    // Half a message, half closed, and reset.
+    let half = &listed(&str16(&[b'h'; 1000]))[..500];
+    let mut closed = daemon.connect_tcp("port").await;
+    closed.write_all(&[&chunk(&entry(3, "four"), "four"), half].concat()).await.unwrap();
+    closed.shutdown().await.unwrap();
+    answered(&mut closed, &ack("four")).await;
+    assert_eq!(patiently("the end", closed.read(&mut [0])).await.unwrap(), 0);
+    let mut reset = daemon.connect_tcp("port").await;
+    reset.write_all(&[&chunk(&entry(4, "five"), "five"), half].concat()).await.unwrap();
+    answered(&mut reset, &ack("five")).await;
+    daemon.until("held", |status| number(status, "/buffer/reserved_bytes") > 200 * 400).await;
+    SockRef::from(&reset).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(reset);
+    let rejected = |status: &Value, why: &str| {
+        status.pointer(&format!("/ledger/rejected/{why}/records")).and_then(Value::as_u64).unwrap_or(0)
+    };
+    let status = daemon.until("reset", |status| rejected(status, "incomplete") == 2).await;
+    assert_eq!((rejected(&status, "malformed"), rejected(&status, "unfinished")), (1, 0), "{status:#}");
+    // The bomb; what a liar says is counted at its end.
+    assert_eq!(rejected(&status, "too_long"), 1, "{status:#}");
+    assert_eq!(number(&daemon.until_settled(5).await, "/connections"), held.len() as u64 + 1);
+    let peak = daemon.peak_memory();
+    assert!(peak < (8 + 24) << 20, "{peak} bytes");
+    drop(held);
+    daemon.until("gone", |status| number(status, "/connections") == 1).await;
+    assert!(daemon.stop().await.status.success());
+    assert_eq!(sink.lines().await.len(), 5);
 }

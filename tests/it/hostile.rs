@@ -205,3 +205,50 @@ async fn a_producer_that_closes_without_reading_its_acknowledgements_loses_no_li
     assert!(daemon.stop().await.status.success());
     assert!(sink.lines().await.into_values().all(|times| times == 20));
 }
+
+/// Most that a connection takes on which nothing was said, in a build without optimization.
+const IDLE_BYTES: u64 = 16 << 10;
+
+// R-P16
+#[tokio::test]
+async fn ten_thousand_idle_connections_take_little_and_keep_nobody_from_being_served() {
+    many_files();
+    let sink = Sink::start(Options::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let protocols = [("lines", 2_000), ("forward", 4_000), ("http", 4_000)];
+    let socket = |protocol: &str| directory.path().join(protocol);
+    let mut settings = vec![format!("endpoint_url={}", sink.local.url()), "linger=1ms".to_owned()];
+    for (protocol, _) in protocols {
+        settings.push(format!("listen.{protocol}.address=unix:{}", socket(protocol).display()));
+        settings.push(format!("listen.{protocol}.protocol={protocol}"));
+        settings.push(format!("listen.{protocol}.max_connections=5000"));
+    }
+    let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), settings.iter().map(String::as_str)).await;
+    let mut idle = Vec::new();
+    for (protocol, connections) in protocols {
+        let before = daemon.peak_memory();
+        for _ in 0..connections {
+            idle.push(UnixStream::connect(socket(protocol)).await.unwrap());
+        }
+        daemon.until("connected", |status| number(status, "/connections") == idle.len() as u64).await;
+        let each = (daemon.peak_memory() - before) / connections;
+        eprintln!("{protocol}: {each} bytes for each idle connection");
+        assert!(each <= IDLE_BYTES, "{protocol}: {each} bytes for each idle connection");
+    }
+    let mut stream = UnixStream::connect(socket("lines")).await.unwrap();
+    stream.write_all(&lines(1000, 100)).await.unwrap();
+    // An entry a message: `["t", 0, {}]`.
+    let mut stream = UnixStream::connect(socket("forward")).await.unwrap();
+    stream.write_all(&[0x93, 0xa1, b't', 0, 0x80].repeat(1000)).await.unwrap();
+    let mut stream = UnixStream::connect(socket("http")).await.unwrap();
+    let body = lines(1000, 100);
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    daemon.until_settled(3000).await;
+    drop(idle);
+    daemon.until("gone", |status| number(status, "/connections") == 3).await;
+    assert!(daemon.stop().await.status.success());
+}

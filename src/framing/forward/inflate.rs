@@ -99,6 +99,8 @@ impl Inflater {
         match status {
             Ok(Status::StreamEnd) => self.is_within = false,
             Ok(Status::Ok | Status::BufError) => {}
+            // What was made before the damage comes first, however much of the input is there.
+            Err(_) if used > 0 || self.made.len() > before => {}
             Err(_) => return Err(NO_GZIP),
         }
         Ok(Made::Some { used, cost })

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+use super::NO_PAIR;
 use super::msgpack::{self, Head};
 use crate::framing::count;
+use crate::framing::json::escape;
 
 /// Deepest nesting of a record that is taken.
 const MAX_DEPTH: usize = 64;
@@ -115,7 +117,7 @@ impl Writer<'_> {
     /// Writes the entry at the front of the input: a time and a record, as a pair unless they are `bare`.
     pub(super) fn entry(&mut self, bare: bool, added: &Added, tag: &[u8]) -> Result<(), Stop> {
         if !bare && self.head()? != Head::Array(2) {
-            return Err(Stop::Broken("an entry is no pair of a time and a record"));
+            return Err(Stop::Broken(NO_PAIR));
         }
         let time = self.time()?;
         let Head::Map(members) = self.head()? else { return Err(Stop::Malformed) };
@@ -342,40 +344,8 @@ impl Writer<'_> {
     /// A string; what is no UTF-8 is U+FFFD.
     fn text(&mut self, text: &[u8]) -> Result<(), Stop> {
         self.put(b"\"")?;
-        match std::str::from_utf8(text) {
-            Ok(_) => self.escaped(text)?,
-            Err(_) => {
-                for chunk in text.utf8_chunks() {
-                    self.escaped(chunk.valid().as_bytes())?;
-                    if !chunk.invalid().is_empty() {
-                        self.put("\u{fffd}".as_bytes())?;
-                    }
-                }
-            }
-        }
+        escape(text, |piece| self.put(piece))?;
         self.put(b"\"")
-    }
-
-    fn escaped(&mut self, mut text: &[u8]) -> Result<(), Stop> {
-        let needs = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
-        while let Some(at) = text.iter().position(needs) {
-            let (plain, rest) = text.split_at(at);
-            self.put(plain)?;
-            let Some((byte, rest)) = rest.split_first() else { return Ok(()) };
-            text = rest;
-            match byte {
-                b'"' => self.put(b"\\\"")?,
-                b'\\' => self.put(b"\\\\")?,
-                b'\n' => self.put(b"\\n")?,
-                b'\r' => self.put(b"\\r")?,
-                b'\t' => self.put(b"\\t")?,
-                byte => {
-                    let digit = |nibble: u8| *b"0123456789abcdef".get(usize::from(nibble)).unwrap_or(&b'0');
-                    self.put(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)])?;
-                }
-            }
-        }
-        self.put(text)
     }
 }
 

@@ -34,6 +34,8 @@ const MAX_OPTION_BYTES: usize = 16 * 1024;
 /// Longest identifier of a chunk, with its head. Producers take 16 to 64 bytes.
 const MAX_CHUNK_ID_BYTES: usize = 512;
 
+const NO_PAIR: &str = "an entry is no pair of a time and a record";
+
 /// Memory for records of a call that brings nothing new: the largest tag fits it.
 const LEAST_ROOM: usize = 8 * 1024;
 /// What an answer takes beside its bytes.
@@ -405,6 +407,10 @@ impl Forward {
             return Ok(Entry::Part(0));
         }
         if let Some((walk, walked)) = &mut self.walk {
+            // The writer has not seen all of its head.
+            if !bare && msgpack::head(data, 0)?.is_some_and(|(head, _)| head != Head::Array(2)) {
+                return Err(NO_PAIR);
+            }
             *walked = walk.advance(data, *walked)?;
             if count(*walked).saturating_add(walk.least()) > count(self.max_record_bytes) {
                 return self.pass(Skip::TooLong, bare, data, turn);
@@ -562,10 +568,17 @@ impl Framer for Forward {
             State::Over(_) | State::Body(Body::Skipped { .. }) => 0,
             State::Ping(_) | State::Start | State::Body(_) | State::Options => rest.len(),
         };
-        if let Some((_, skipped)) = self.skipping.take() {
-            framed.skipped.push(Skipped { bytes: skipped.bytes + count(begun), ..skipped });
-        } else if begun > 0 {
-            framed.skipped.push(Skipped { bytes: count(begun), why: Skip::Incomplete });
+        let skipping = self.skipping.take().map(|(_, skipped)| skipped);
+        let is_entry = matches!(self.state, State::Body(_));
+        let bytes = skipping.map_or(0, |skipped| skipped.bytes) + count(begun);
+        // So that the reason does not depend on how much of it was seen at once.
+        let why = match skipping.map(|skipped| skipped.why) {
+            Some(why @ (Skip::Unfinished | Skip::NoRoom)) => why,
+            _ if is_entry && bytes > count(self.max_record_bytes) => Skip::TooLong,
+            _ => Skip::Incomplete,
+        };
+        if skipping.is_some() || begun > 0 {
+            framed.skipped.push(Skipped { bytes, why });
         }
         self.state = State::Over("it has ended");
         framed

@@ -78,16 +78,29 @@ fn member(key: &str, text: &[u8], json: &mut Vec<u8>, most: usize) {
     json.push(b'"');
     json.extend_from_slice(key.as_bytes());
     json.extend_from_slice(b"\":\"");
-    escape(text, json, most);
+    append(text, json, most);
     json.extend_from_slice(b"\",");
+}
+
+/// Appends `text` as the inside of a string; once `json` is longer than `most` bytes, what is still to come is left out.
+fn append(text: &[u8], json: &mut Vec<u8>, most: usize) {
+    let put = |piece: &[u8]| {
+        json.extend_from_slice(piece);
+        if json.len() > most { Err(()) } else { Ok(()) }
+    };
+    // What was cut off is too long, as is seen by its length.
+    escape(text, put).unwrap_or_default();
 }
 
 /// The number in `<NUMBER>`, and what follows.
 fn priority(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let (digits, rest) = until(bytes.strip_prefix(b"<")?, b'>')?;
     let is_number = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    if !is_number {
+        return None;
+    }
     let number = digits.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-    (is_number && number < FACILITIES.len() * SEVERITIES.len()).then_some((number, rest))
+    (number < FACILITIES.len() * SEVERITIES.len()).then_some((number, rest))
 }
 
 /// What lies before the first `end`, and behind it.
@@ -201,7 +214,7 @@ fn elements_of(bytes: &[u8]) -> Option<usize> {
 fn write_elements(bytes: &[u8], json: &mut Vec<u8>, most: usize) {
     for (at, element) in Elements::new(bytes).enumerate() {
         json.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
-        escape(element.id, json, most);
+        append(element.id, json, most);
         json.extend_from_slice(b"\":{");
         let mut is_first = true;
         for (at, (name, value)) in element.parameters().enumerate() {
@@ -211,7 +224,7 @@ fn write_elements(bytes: &[u8], json: &mut Vec<u8>, most: usize) {
             }
             json.extend_from_slice(if is_first { b"\"" } else { b",\"" });
             is_first = false;
-            escape(name, json, most);
+            append(name, json, most);
             json.extend_from_slice(b"\":");
             let mut others = element.parameters().skip(at + 1).filter(is_same).peekable();
             let repeated = others.peek().is_some();
@@ -232,12 +245,12 @@ fn write_value(value: &[u8], json: &mut Vec<u8>, most: usize) {
     let mut rest = value;
     while let Some(at) = memchr(b'\\', rest) {
         let (before, after) = rest.split_at(at);
-        escape(before, json, most);
+        append(before, json, most);
         let escaped = after.get(1).filter(|byte| matches!(byte, b'"' | b'\\' | b']'));
-        escape(escaped.map_or(b"\\", std::slice::from_ref), json, most);
+        append(escaped.map_or(b"\\", std::slice::from_ref), json, most);
         rest = after.get(if escaped.is_some() { 2 } else { 1 }..).unwrap_or_default();
     }
-    escape(rest, json, most);
+    append(rest, json, most);
 }
 
 /// The elements at the front of `rest`, to the first that is none.

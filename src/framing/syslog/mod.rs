@@ -15,6 +15,8 @@ use memchr::memchr2;
 use self::message::Message;
 use super::{Delimiter, Framed, Framer, Skip, Skipped, count, offset};
 
+/// What may be more than the longest message, before the LF that ends it.
+const CR_BYTES: usize = 1;
 /// Most digits of a length: 4 GiB has ten.
 const MAX_DIGITS: usize = 10;
 /// More than the keys and punctuation of a message's JSON take beside what it consists of.
@@ -112,6 +114,7 @@ impl Syslog {
 
     /// Appends `message` as a record, unless it is too long or empty.
     fn append(&self, message: &[u8], records: &mut Vec<u8>, framed: &mut Framed) {
+        let bytes = count(message.len());
         let end = message.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r' | 0));
         let Some(message) = end.and_then(|end| message.get(..=end)) else { return };
         let start = records.len();
@@ -124,7 +127,7 @@ impl Syslog {
         let delimiter = self.delimiter.after(records.get(start..).unwrap_or_default());
         if written == 0 || written + delimiter.len() > self.max_record_bytes {
             records.truncate(start);
-            framed.skipped.push(Skipped { bytes: count(message.len()), why: Skip::TooLong });
+            framed.skipped.push(Skipped { bytes, why: Skip::TooLong });
             return;
         }
         records.extend_from_slice(delimiter);
@@ -172,7 +175,13 @@ impl Framer for Syslog {
             let rest = buffer.get(start..).unwrap_or_default();
             match Frame::at(rest, std::mem::take(&mut seen)) {
                 Frame::Whole(from, to, ends) => {
-                    self.append(rest.get(from..to).unwrap_or_default(), &mut records, &mut framed);
+                    // What is known of it before its end is there.
+                    let most = self.max_record_bytes + if ends == 0 { 0 } else { CR_BYTES };
+                    if to - from > most {
+                        framed.skipped.push(Skipped { bytes: count(to - from), why: Skip::TooLong });
+                    } else {
+                        self.append(rest.get(from..to).unwrap_or_default(), &mut records, &mut framed);
+                    }
                     start += to + ends;
                 }
                 Frame::Counted(from, length) if length > self.max_record_bytes => {
@@ -182,8 +191,7 @@ impl Framer for Syslog {
                     start = buffer.len();
                     break;
                 }
-                // One byte more may be the CR before its LF.
-                Frame::Ended if rest.len() > self.max_record_bytes + 1 => {
+                Frame::Ended if rest.len() > self.max_record_bytes + CR_BYTES => {
                     let message = Skipped { bytes: count(rest.len()), why: Skip::TooLong };
                     self.skipping = Some(Skipping::Ended(message));
                     start = buffer.len();

@@ -7,7 +7,7 @@
 mod body;
 mod firehose;
 mod http;
-mod signature;
+pub mod signature;
 mod taken;
 
 use std::convert::Infallible;

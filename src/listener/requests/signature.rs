@@ -24,7 +24,7 @@ const MAX_SIGNED: usize = 64;
 /// What a request says of its signature, found consistent, by the right pair of keys and of the right
 /// time. Whether it is the signature is still to be seen.
 #[derive(Debug)]
-pub(super) struct Claimed {
+pub struct Claimed {
     signature: Vec<u8>,
     /// Everything that is signed but for the hash of the body.
     canonical: String,
@@ -39,7 +39,7 @@ impl Claimed {
     /// # Errors
     ///
     /// What the service says of a request that is not signed, or not so.
-    pub(super) fn read(
+    pub fn read(
         headers: &HeaderMap,
         authority: &str,
         key: &SigningKey,
@@ -112,7 +112,7 @@ impl Claimed {
     /// # Errors
     ///
     /// `InvalidSignatureException`.
-    pub(super) fn verify(&self, body: &[u8], key: &SigningKey) -> Result<(), ApiError> {
+    pub fn verify(&self, body: &[u8], key: &SigningKey) -> Result<(), ApiError> {
         let request = format!("{}{}", self.canonical, hex(&Sha256::digest(body)));
         let hash = hex(&Sha256::digest(request.as_bytes()));
         let text = format!("{ALGORITHM}\n{}\n{}\n{hash}", self.date, self.scope);

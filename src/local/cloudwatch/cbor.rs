@@ -25,7 +25,7 @@ const TIMESTAMPS: [&str; 2] = ["Timestamp", "Timestamps"];
 ///
 /// Where `bytes` is no CBOR, has more behind its value, nests too deeply, or has in it what no
 /// operation's input has: byte strings, numbers beyond 64 bits, keys other than text.
-pub(super) fn decode(bytes: &[u8]) -> Result<Value, Error> {
+pub fn decode(bytes: &[u8]) -> Result<Value, Error> {
     let mut decoder = Decoder::new(bytes);
     let value = value(&mut decoder, MAX_DEPTH)?;
     match decoder.position() == bytes.len() {
@@ -87,7 +87,8 @@ fn text(decoder: &mut Decoder<'_>) -> Result<String, Error> {
 }
 
 /// `value` as CBOR.
-pub(super) fn encode(value: &Value) -> Vec<u8> {
+#[must_use]
+pub fn encode(value: &Value) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new());
     match write(&mut encoder, value, false) {
         Ok(()) => encoder.into_writer(),

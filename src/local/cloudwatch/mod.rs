@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::api::{ApiError, Operation};
 
-mod cbor;
+pub mod cbor;
 mod metrics;
 
 use metrics::{BUCKET_SECONDS, Name, Series, Summary};

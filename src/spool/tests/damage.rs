@@ -239,7 +239,7 @@ fn segment_of(identity: u64) -> Vec<u8> {
 }
 
 #[test]
-fn of_as_many_segments_of_two_spools_those_are_ours_that_are_the_watermarks() {
+fn of_segments_of_two_spools_those_are_ours_that_are_the_watermarks_however_few() {
     for identity in [0, u64::MAX] {
         let disk = Simulated::new(0);
         let mut spool = open(disk.clone(), small()).unwrap().spool;
@@ -247,6 +247,7 @@ fn of_as_many_segments_of_two_spools_those_are_ours_that_are_the_watermarks() {
         spool.sync().unwrap();
         let mut mixed = disk.files();
         mixed.insert(segment_name(50), segment_of(identity));
+        mixed.insert(segment_name(51), segment_of(identity));
         let (opened, found) = recover(&Simulated::with(&mixed), small()).unwrap();
         assert_eq!(found, [0, 1, 2], "beside spool {identity}: {:?}", opened.report);
     }
