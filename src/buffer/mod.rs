@@ -16,6 +16,7 @@ mod spooler;
 mod spooling;
 mod stamp;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -83,6 +84,8 @@ pub struct Intake {
     refuses: CancellationToken,
     /// Where chunks go instead, record by record.
     router: Option<Arc<Router>>,
+    /// Those of other streams, for producers that name one.
+    named: Arc<BTreeMap<String, Intake>>,
 }
 
 /// The flush task's end of the buffer.
@@ -119,7 +122,8 @@ impl Intake {
         let partials = Arc::new(Partials::new(budget.total() / 16 * 3));
         let pressure = Arc::new(Pressure::new(budget.clone()));
         let refuses = CancellationToken::new();
-        Self { chunks, budget, partials, ledger, on_full, pressure, refuses, router: None }
+        let (router, named) = (None, Arc::default());
+        Self { chunks, budget, partials, ledger, on_full, pressure, refuses, router, named }
     }
 
     /// One whose chunks go by `router`, read into `budget`, which is nobody else's. What there is no room for is
@@ -130,6 +134,23 @@ impl Intake {
         // Nothing goes this way.
         let (sender, _) = async_channel::bounded(1);
         Self { router: Some(router), ..Self::new(sender, budget, on_full, ledger) }
+    }
+
+    /// The same, for producers that may also name one of `others`.
+    #[must_use]
+    pub fn knowing(self, others: BTreeMap<String, Self>) -> Self {
+        Self { named: Arc::new(others), ..self }
+    }
+
+    /// Where records go whose producer names `stream`, which is not the listener's own.
+    #[must_use]
+    pub fn named(&self, stream: &str) -> Option<&Self> {
+        self.named.get(stream)
+    }
+
+    /// The streams that producers may name beside the listener's own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.named.keys().map(String::as_str)
     }
 
     /// The same memory, whose chunks go by `router`, and whose account is `ledger`.

@@ -34,8 +34,13 @@ impl Intakes {
     ) -> Self {
         let first = streams.get(&config.delivery_stream_name).cloned();
         let is_moved = config.route.is_some() || stamps.is_some();
+        let others = |streams: &BTreeMap<String, (Intake, Arc<Figures>)>| {
+            let others = streams.iter().filter(|(name, _)| **name != config.delivery_stream_name);
+            others.map(|(name, (intake, _))| (name.clone(), intake.clone())).collect()
+        };
         let Some((_, figures)) = first.as_ref().filter(|_| is_moved) else {
-            return Self { streams, common: first, router: None };
+            let common = first.map(|(intake, figures)| (intake.knowing(others(&streams)), figures));
+            return Self { streams, common, router: None };
         };
         let intakes: Vec<Intake> = streams.values().map(|(intake, _)| intake.clone()).collect();
         let router = |routes| Arc::new(Router::new(intakes.clone(), routes, stamps.clone()));
@@ -57,9 +62,9 @@ impl Intakes {
                 () = closed.cancelled() => {}
             }
         });
-        let common = Some((intake.clone(), Arc::clone(figures)));
         let router_of_routes = config.route.as_ref().map(|_| router_of_records);
         if stamps.is_none() {
+            let common = Some((intake.knowing(others(&streams)), Arc::clone(figures)));
             return Self { streams, common, router: router_of_routes };
         }
         // Stamped on their way, they are read into the same share.
@@ -68,6 +73,7 @@ impl Intakes {
             (name.clone(), (intake, Arc::clone(figures)))
         };
         let streams = streams.iter().enumerate().map(stamped).collect();
+        let common = Some((intake.knowing(others(&streams)), Arc::clone(figures)));
         Self { streams, common, router: router_of_routes }
     }
 

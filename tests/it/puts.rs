@@ -45,11 +45,11 @@ async fn url(daemon: &Daemon) -> String {
     listener["address"].as_str().unwrap().replacen("tcp:", "http://", 1)
 }
 
-async fn client(daemon: &Daemon) -> Client {
+pub async fn client(daemon: &Daemon) -> Client {
     client_as(&url(daemon).await, "anybody", "any secret")
 }
 
-fn record(data: impl Into<Vec<u8>>) -> Record {
+pub fn record(data: impl Into<Vec<u8>>) -> Record {
     Record::builder().data(Blob::new(data.into())).build().unwrap()
 }
 

@@ -204,6 +204,39 @@ async fn a_reload_feeds_streams_that_there_are_and_refuses_new_ones() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-W9
+#[tokio::test]
+async fn puts_go_to_the_stream_that_they_name() {
+    let sink = two_streams().await;
+    let daemon = start(&sink, &["listen.api.address=tcp:127.0.0.1:0", "listen.api.protocol=firehose"]).await;
+    let client = crate::puts::client(&daemon).await;
+    for (stream, text) in [(STREAM, "to the first"), ("audit", "to audit"), ("audit", "to audit too")] {
+        let put = client.put_record().delivery_stream_name(stream).record(crate::puts::record(text));
+        put.send().await.unwrap();
+    }
+    let names = client.list_delivery_streams().limit(2).send().await.unwrap();
+    assert_eq!(
+        (names.delivery_stream_names(), names.has_more_delivery_streams()),
+        (&[STREAM, "audit"].map(String::from)[..], true)
+    );
+    let rest =
+        client.list_delivery_streams().exclusive_start_delivery_stream_name("audit").send().await.unwrap();
+    assert_eq!(
+        (rest.delivery_stream_names(), rest.has_more_delivery_streams()),
+        (&["gone".to_owned()][..], false)
+    );
+    let described = client.describe_delivery_stream().delivery_stream_name("audit").send().await.unwrap();
+    assert_eq!(described.delivery_stream_description().unwrap().delivery_stream_name(), "audit");
+    let unknown =
+        client.put_record().delivery_stream_name("other").record(crate::puts::record("x")).send().await;
+    assert!(format!("{unknown:?}").contains("ResourceNotFoundException"), "{unknown:?}");
+    let status = daemon.until_settled(3).await;
+    assert_eq!(number(of(&status, "audit"), "/ledger/delivered/records"), 2);
+    assert!(daemon.stop().await.status.success());
+    assert_has(&sink, "audit", b"to audit\nto audit too\n".to_vec()).await;
+    assert_has(&sink, STREAM, b"to the first\n".to_vec()).await;
+}
+
 /// A daemon whose one listener goes by `kind`: `audit` and what begins with `gone.` to streams of such names.
 async fn routed(sink: &Sink, settings: &[&str]) -> Daemon {
     let rules = ["route.field=kind", "route.streams=audit=audit,gone.*=gone"];

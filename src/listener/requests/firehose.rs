@@ -1,9 +1,10 @@
-//! `firehose`: the Firehose API for the stream that the daemon delivers to, so that a program that puts
+//! `firehose`: the Firehose API for the streams that the daemon delivers to, so that a program that puts
 //! records with an AWS SDK needs another endpoint and nothing else.
 //!
 //! What one record is to a producer is one record here, also where the producer has packed it.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -16,7 +17,7 @@ use super::body::{Buffer, ROOM, Room, Trouble, deadline, discard, read_through};
 use super::signature::Claimed;
 use super::taken::{Taken, needed, piece_bytes};
 use super::{Door, health, respond};
-use crate::buffer::{Count, RejectReason};
+use crate::buffer::{Count, Intake, RejectReason};
 use crate::framing::firehose::{
     self, ApiError, Failed, ListBody, NameBody, Puts, decode_puts, parse, stream_name, unescape_slashes,
 };
@@ -168,10 +169,12 @@ async fn carry_out(
         Operation::DescribeDeliveryStream => {
             let name = parse::<NameBody>(&buffer.bytes)?.delivery_stream_name;
             let name = stream_name(name.as_deref())?;
-            is_ours(door, name)?;
+            if name != ours(door) && room.intake.named(name).is_none() {
+                return Err(ApiError::no_stream(name));
+            }
             Ok(describe(door, name).to_string().into())
         }
-        Operation::ListDeliveryStreams => list(door, &parse(&buffer.bytes)?),
+        Operation::ListDeliveryStreams => list(door, &room.intake, &parse(&buffer.bytes)?),
     }
 }
 
@@ -179,19 +182,19 @@ fn ours(door: &Door) -> &str {
     door.shared.context.figures.stream_name().unwrap_or_default()
 }
 
-fn is_ours(door: &Door, name: &str) -> Result<(), ApiError> {
-    if name == ours(door) { Ok(()) } else { Err(ApiError::no_stream(name)) }
-}
-
-fn list(door: &Door, body: &ListBody) -> Result<Bytes, ApiError> {
-    // Bounds: the API model of `ListDeliveryStreams`.
-    if let Some(limit) = body.limit.filter(|limit| !(1..=10_000).contains(limit)) {
+fn list(door: &Door, intake: &Intake, body: &ListBody) -> Result<Bytes, ApiError> {
+    // Bounds, and the 10 that are listed without one: the API model of `ListDeliveryStreams`.
+    let limit = body.limit.unwrap_or(10);
+    if !(1..=10_000).contains(&limit) {
         return Err(ApiError::invalid(format!("Limit must be between 1 and 10000, not {limit}")));
     }
-    let follows = body.exclusive_start_delivery_stream_name.as_deref().is_none_or(|after| after < ours(door));
+    let after = body.exclusive_start_delivery_stream_name.as_deref();
     let fits = body.delivery_stream_type.as_deref().is_none_or(|kind| kind == "DirectPut");
-    let names = if follows && fits { vec![ours(door)] } else { Vec::new() };
-    Ok(json!({ "DeliveryStreamNames": names, "HasMoreDeliveryStreams": false }).to_string().into())
+    let names: BTreeSet<_> = intake.names().chain([ours(door)]).filter(|_| fits).collect();
+    let mut names = names.into_iter().filter(|name| after.is_none_or(|after| after < *name));
+    let listed: Vec<_> = names.by_ref().take(limit).collect();
+    let has_more = names.next().is_some();
+    Ok(json!({ "DeliveryStreamNames": listed, "HasMoreDeliveryStreams": has_more }).to_string().into())
 }
 
 /// The stream as far as it matters to whoever puts records here. Packed records stay as they are, so the
@@ -199,7 +202,10 @@ fn list(door: &Door, body: &ListBody) -> Result<Bytes, ApiError> {
 /// pack; else it is one that takes each record by itself.
 fn describe(door: &Door, name: &str) -> Value {
     let context = &door.shared.context;
-    let known = context.figures.stream();
+    let Some(figures) = context.figures.all().find(|figures| figures.stream_name() == Some(name)) else {
+        return Value::Null;
+    };
+    let known = figures.stream();
     let takes_text = known.description.as_ref().is_some_and(|description| description.takes_text());
     drop(known);
     // Which tells a producer not to compress, too.
@@ -252,8 +258,14 @@ async fn put(door: &Door, mut room: Room, mut buffer: Buffer, single: bool) -> R
     let puts = puts?;
     room.release(buffer);
     room.shrink(&mut hold, decoded);
-    is_ours(door, &puts.stream)?;
-    let (taken, entries) = take(door, &room, &puts, single).await?;
+    let (taken, entries) = if puts.stream == ours(door) {
+        take(door, &room, &puts, single).await?
+    } else {
+        // The records are moved to that stream's memory, so that they hold nothing of the others'.
+        let named = room.intake.named(&puts.stream).ok_or_else(|| ApiError::no_stream(&puts.stream))?;
+        let room = Room::new(named.clone(), SIXTEENTHS, MAX_BODY_BYTES);
+        take(door, &room, &puts, single).await?
+    };
     // From here on the request holds nothing, and nothing keeps the daemon from its end.
     drop((room, hold, puts));
     if !taken.settled().await {
