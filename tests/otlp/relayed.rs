@@ -3,11 +3,13 @@
 use std::process::Stdio;
 
 use hydrant::local::{Faults, Options};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use tokio::process::Child;
 
 use crate::collector::{Collector, Manner};
 use crate::daemon::{Sink, lines};
-use crate::metrics::{exported, shown};
+use crate::metrics::{Samples, exported, shown};
 use crate::python::{Python, accepts, free_address, python};
 use crate::traces::{ALL, flushes};
 
@@ -32,6 +34,19 @@ async fn rotel(python: &Python, next: &str) -> (Child, String) {
     panic!("{program} did not start");
 }
 
+/// The samples of each export of ours: what comes to a collector within its batch's time, it passes on as one.
+fn apart(request: ExportMetricsServiceRequest) -> Vec<Samples> {
+    let scopes = request.resource_metrics.into_iter().flat_map(|of| {
+        let ResourceMetrics { resource, scope_metrics, schema_url } = of;
+        scope_metrics.into_iter().map(move |scope| ResourceMetrics {
+            resource: resource.clone(),
+            scope_metrics: vec![scope],
+            schema_url: schema_url.clone(),
+        })
+    });
+    scopes.map(|one| exported(&ExportMetricsServiceRequest { resource_metrics: vec![one] })).collect()
+}
+
 #[tokio::test]
 async fn a_collector_of_another_make_understands_metrics_and_traces() {
     let Some(python) = python() else { return };
@@ -54,13 +69,12 @@ async fn a_collector_of_another_make_understands_metrics_and_traces() {
     assert_eq!(flushes(&traces.await).len() as f64, requests);
     assert!(daemon.stop().await.status.success());
     // The last export has what was shown: nothing happened after.
-    let delivered = |samples: &crate::metrics::Samples| {
-        samples[&("hydrant_records_delivered_total".to_owned(), Default::default())]
-    };
+    let delivered =
+        |samples: &Samples| samples[&("hydrant_records_delivered_total".to_owned(), Default::default())];
     let relayed = collector.until("/v1/metrics", "relayed the metrics", |exports| {
-        exports.iter().any(|export| delivered(&exported(&export.metrics())) == 2000.0)
+        exports.iter().flat_map(|export| apart(export.metrics())).any(|samples| delivered(&samples) == 2000.0)
     });
-    let relayed = exported(&relayed.await.last().unwrap().metrics());
+    let relayed = apart(relayed.await.last().unwrap().metrics()).pop().unwrap();
     for (key, value) in before.iter().filter(|((name, _), _)| name.starts_with("hydrant_")) {
         let moves = ["hydrant_uptime_seconds", "hydrant_otlp_exports_total", "hydrant_connections"];
         if !moves.contains(&key.0.as_str()) {
