@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::admin;
 use crate::batcher::Limits;
@@ -249,12 +250,14 @@ impl App {
         for Stream { name, figures, intake, outlet, spooling } in streams {
             intakes.insert(name.clone(), (intake, Arc::clone(&figures)));
             endings.push((figures.shared_ledger(), spooling));
-            watch(&name, &config, &firehose, &figures, &closed, &tasks);
+            let span = span_of(&name, &config);
+            span.in_scope(|| watch(&name, &config, &firehose, &figures, &closed, &tasks));
             let bodies = Shares::of(config.memory_of_each(), config.buffer.spool.is_some()).bodies;
             let settings = settings(&name, &config, &sizes, bodies, body_bytes);
             let (firehose, control, store) = (Arc::clone(&firehose), control.clone(), store.clone());
             let worker = Worker::new(firehose, settings, outlet, control, store, figures);
-            workers.push(worker.traced(export.as_ref().and_then(otlp::Export::traces)).run());
+            let worker = worker.traced(export.as_ref().and_then(otlp::Export::traces));
+            workers.push(worker.run().instrument(span));
         }
         let intakes =
             listener::Intakes::new(intakes, &config, stamps.map(|(stamps, _)| stamps), &tasks, &closed);
@@ -330,7 +333,8 @@ impl Stream {
         control: &Control,
     ) -> Self {
         let shares = Shares::of(config.memory_of_each(), spool.is_some());
-        let (intake, outlet, spooling) = buffer(config, &shares, spool, &figures, control);
+        let span = span_of(name, config);
+        let (intake, outlet, spooling) = span.in_scope(|| buffer(config, &shares, spool, &figures, control));
         Self { name: name.to_owned(), figures, intake, outlet, spooling }
     }
 }
@@ -346,6 +350,15 @@ fn stamps(config: &Config) -> Option<(Arc<Stamps>, usize)> {
     Some((Arc::new(Stamps::new(stamp, config.streams().len())), grows))
 }
 
+/// What is said in it is said of this stream, where there are several.
+fn span_of(stream: &str, config: &Config) -> tracing::Span {
+    match config.streams().len() {
+        1 => tracing::Span::none(),
+        // Of the most important level, so that no filter lets its events through without it.
+        _ => tracing::error_span!("stream", delivery_stream_name = stream),
+    }
+}
+
 /// Starts whatever looks at the stream itself.
 fn watch<F: Watch + Send + Sync + 'static>(
     stream: &str,
@@ -358,7 +371,8 @@ fn watch<F: Watch + Send + Sync + 'static>(
     if let Some(interval) = config.monitor.interval {
         let publish_namespace = config.monitor.publish_namespace.clone();
         let settings = poller::Settings { stream: stream.to_owned(), interval, publish_namespace };
-        tasks.spawn(poller::run(Arc::clone(firehose), settings, Arc::clone(figures), closed.clone()));
+        let poller = poller::run(Arc::clone(firehose), settings, Arc::clone(figures), closed.clone());
+        tasks.spawn(poller.in_current_span());
     }
     let packs = config.aggregate.mode == AggregateMode::Auto && config.monitor.interval.is_none();
     if packs || config.aggregate.compression.is_some() {
@@ -366,12 +380,13 @@ fn watch<F: Watch + Send + Sync + 'static>(
         // compressed waits for it, so that is no matter for the monitor, which has time.
         let (stream, figures) = (stream.to_owned(), Arc::clone(figures));
         let (watch, stop) = (Arc::clone(firehose), closed.clone());
-        tasks.spawn(async move {
+        let looking = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = poller::look_until_known(watch, stream, figures) => {}
             }
-        });
+        };
+        tasks.spawn(looking.in_current_span());
     }
 }
 

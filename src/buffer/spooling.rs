@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::ledger::Count;
 use super::spooler::Spooler;
@@ -18,7 +19,7 @@ const END: Duration = Duration::from_secs(5);
 /// anything is taken from a producer.
 #[derive(Debug)]
 pub struct Spooling<S: Storage> {
-    hand: oneshot::Sender<Spooler<S>>,
+    hand: oneshot::Sender<(Spooler<S>, tracing::Span)>,
     ended: Ending,
 }
 
@@ -38,12 +39,12 @@ impl<S: Storage> Spooling<S> {
     pub fn ready() -> io::Result<Self> {
         // It waits for channels and the clock; what a spooler does to the disk blocks.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let (hand, handed) = oneshot::channel::<Spooler<S>>();
+        let (hand, handed) = oneshot::channel::<(Spooler<S>, tracing::Span)>();
         let (tell, kept) = oneshot::channel();
         let run = move || {
-            if let Ok(spooler) = handed.blocking_recv() {
+            if let Ok((spooler, span)) = handed.blocking_recv() {
                 // Nobody hears of the end where the daemon did not wait for it.
-                tell.send(runtime.block_on(spooler.run())).ok();
+                tell.send(runtime.block_on(spooler.run().instrument(span))).ok();
             }
         };
         let thread = thread::Builder::new().name("spool".to_owned()).spawn(run)?;
@@ -53,8 +54,8 @@ impl<S: Storage> Spooling<S> {
     /// Lets the thread run `spooler`.
     #[must_use]
     pub fn run(self, spooler: Spooler<S>) -> Ending {
-        // It waits for nothing else.
-        self.hand.send(spooler).ok();
+        // It waits for nothing else. What it says, it says where it was asked to run.
+        self.hand.send((spooler, tracing::Span::current())).ok();
         self.ended
     }
 }

@@ -34,7 +34,7 @@ pub fn start(config: LogConfig) {
     let started = if text {
         registry.with(layer.with_ansi(terminal).with_target(false)).try_init()
     } else {
-        registry.with(layer.json().flatten_event(true).with_target(false)).try_init()
+        registry.with(layer.json().flatten_event(true).with_span_list(false).with_target(false)).try_init()
     };
     if started.is_ok() {
         FILTER.get_or_init(|| handle);

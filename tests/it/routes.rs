@@ -98,7 +98,8 @@ async fn a_dead_stream_does_not_block_another() {
         // Ends when the daemon does.
         stream.write_all(&lines(40_000, 500)).await.is_err()
     });
-    daemon.until_said("Operation failed, retrying").await;
+    let said = daemon.until_said("Operation failed, retrying").await;
+    assert_eq!(said["span"]["delivery_stream_name"], "gone", "{said}");
     daemon.until("full", |status| number(of(status, "gone"), "/wanted_bytes") > 0).await;
     for (listener, stream) in [("app.sock", STREAM), ("audit", "audit")] {
         write(&daemon, listener, &lines(20_000, 500)).await;
