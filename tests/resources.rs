@@ -203,7 +203,7 @@ fn every_alarm_of_prometheus_says_what_to_do_and_is_shown_to_fire() {
     let explained: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     let shown: BTreeSet<String> = strings(&read(ALERT_TESTS))
         .iter()
-        .filter_map(|text| Some(text.strip_prefix("{alertname=\"")?.strip_suffix("\"}")?.to_owned()))
+        .filter_map(|text| Some(text.strip_prefix("{alertname=\"")?.split('"').next()?.to_owned()))
         .collect();
     let mut names = BTreeSet::new();
     for rule in
@@ -291,10 +291,11 @@ impl Exported {
     /// Why there is no such series.
     fn fault(&self, Selector { metric, matchers }: &Selector<'_>) -> Option<String> {
         let Some(labels) = self.0.get(*metric) else { return Some(format!("no sample is named {metric}")) };
-        // Prometheus gives the first two to every series; what the others hold, others decide.
-        let open = ["job", "instance", "delivery_stream_name", "version", "error_code"];
+        // Prometheus gives the first two to every series, and a daemon with several streams the third; what the
+        // others hold, others decide.
+        let open = ["job", "instance", "stream", "delivery_stream_name", "version", "error_code"];
         matchers.iter().find_map(|(label, operator, value)| {
-            if open[..2].contains(label) {
+            if open[..3].contains(label) {
                 return None;
             }
             let Some(values) = labels.get(*label) else {

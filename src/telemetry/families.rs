@@ -101,7 +101,7 @@ fn families_of_stream(figures: &Figures, is_one_of_several: bool, now: Instant) 
     if is_one_of_several {
         let name = figures.stream_name().unwrap_or_default();
         for point in list.0.iter_mut().flat_map(|family| &mut family.points) {
-            point.labels.push(("delivery_stream_name", name.to_owned().into()));
+            point.labels.push(("stream", name.to_owned().into()));
         }
     }
     list.0
@@ -187,7 +187,8 @@ impl List {
 
     /// What there is of the daemon once.
     fn daemon(&mut self, figures: &Figures, now: Instant) {
-        let info = figures.all().filter_map(Figures::stream_name).map(|name| Point {
+        // Of the first stream alone: what joins it to others counts on there being one.
+        let info = figures.stream_name().map(|name| Point {
             labels: vec![
                 ("delivery_stream_name", name.to_owned().into()),
                 ("version", env!("CARGO_PKG_VERSION").into()),
@@ -195,7 +196,7 @@ impl List {
             value: Value::Whole(1),
         });
         let help = "1, with what does not change while the daemon runs";
-        self.add(Kind::Gauge, "hydrant_info", help, "1", info.collect());
+        self.add(Kind::Gauge, "hydrant_info", help, "1", info.into_iter().collect());
         let uptime = Value::Real(figures.uptime(now).as_secs_f64());
         self.gauge("hydrant_uptime_seconds", "Time since the daemon started", "s", Some(uptime));
         self.gauge(

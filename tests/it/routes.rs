@@ -73,9 +73,9 @@ async fn each_listener_feeds_its_stream_and_the_figures_are_kept_by_stream() {
     assert_eq!(number(&status, "/ledger/delivered/bytes"), 40_000);
     let metrics = daemon.get("/metrics").await.1;
     for sample in [
-        &format!("hydrant_records_delivered_total{{delivery_stream_name=\"{STREAM}\"}} 300"),
-        "hydrant_records_delivered_total{delivery_stream_name=\"audit\"} 200",
-        "hydrant_records_dropped_total{reason=\"shutdown\",delivery_stream_name=\"gone\"} 0",
+        &format!("hydrant_records_delivered_total{{stream=\"{STREAM}\"}} 300"),
+        "hydrant_records_delivered_total{stream=\"audit\"} 200",
+        "hydrant_records_dropped_total{reason=\"shutdown\",stream=\"gone\"} 0",
     ] {
         assert!(metrics.lines().any(|line| line == sample), "no {sample} in {metrics}");
     }
