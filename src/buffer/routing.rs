@@ -4,6 +4,7 @@
 //! room: so what waits for one stream holds nothing of another's. What has room goes at once; only then is
 //! waited for the rest, by that connection alone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::budget::Reservation;
 use crate::record::{Chunk, Claim, Origin};
 use crate::telemetry::now;
 use crate::telemetry::quiet::Quiet;
+
+/// Most bytes of a part where records grow by their stamps: as many as a connection reads at once.
+const PART_BYTES: usize = 256 * 1024;
 
 /// The buffers of all streams, and which record goes to which.
 #[derive(Debug)]
@@ -75,7 +79,8 @@ impl Router {
     /// Hands the records of `chunk` over to their streams' buffers. Must not be dropped before it is done.
     pub(super) async fn accept(&self, chunk: Chunk) {
         let routes = Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner));
-        let mut parts = split(&chunk, &routes, self.stamps.as_deref());
+        let grows = self.stamps.as_ref().map_or(0, |stamps| stamps.stamp.most_bytes());
+        let mut parts = plan(&chunk, &routes, grows);
         for part in &parts {
             if let Some(intake) = self.intakes.get(part.stream) {
                 intake.ledger.received(part.count());
@@ -83,14 +88,18 @@ impl Router {
         }
         // Those that there is room for first, so that the others hold up nobody's records.
         for waits in [false, true] {
+            let mut full = BTreeSet::new();
             for part in std::mem::take(&mut parts) {
                 let Some(intake) = self.intakes.get(part.stream) else { continue };
-                let room = match intake.try_reserve(part.needed()) {
+                let needed = part.needed(grows);
+                let room = match intake.try_reserve(needed).filter(|_| !full.contains(&part.stream)) {
                     None if !waits => {
+                        // What follows for the same stream stays behind it.
+                        full.insert(part.stream);
                         parts.push(part);
                         continue;
                     }
-                    None => intake.reserve(part.needed()).await,
+                    None => intake.reserve(needed).await,
                     room => room,
                 };
                 let count = part.count();
@@ -99,71 +108,99 @@ impl Router {
                     self.say_dropped(count);
                     continue;
                 };
-                if intake.chunks.send(part.into_chunk(&chunk, hold)).await.is_err() {
+                let part = part.into_chunk(&chunk, hold, self.stamps.as_deref());
+                let copied = Count::of(part.records(), part.bytes());
+                intake.ledger.received(copied.without(count));
+                if intake.chunks.send(part).await.is_err() {
                     // The flush task is gone, which only a second signal brings about.
-                    intake.ledger.dropped(DropReason::Shutdown, count);
+                    intake.ledger.dropped(DropReason::Shutdown, copied);
                 }
             }
         }
     }
 }
 
-/// The records of a chunk that go to one stream.
-#[derive(Debug, Default)]
+/// Records of a chunk that go to one stream.
+#[derive(Debug)]
 struct Part {
     stream: usize,
-    records: Vec<u8>,
-    ends: Vec<u32>,
-    /// Where in the chunk they are: first record and number of records, ascending.
-    runs: Vec<(u64, u64)>,
+    /// Where in the chunk they are, ascending.
+    records: Vec<u32>,
+    /// Their bytes there.
+    bytes: usize,
 }
 
-/// `chunk` by streams, in the order of their first records.
-fn split(chunk: &Chunk, routes: &Routes, stamps: Option<&Stamps>) -> Vec<Part> {
+/// `chunk` by streams, each stream's records in order, in parts of a chunk's usual size where each of them
+/// `grows`. Nothing is copied, as there is no memory for that yet.
+fn plan(chunk: &Chunk, routes: &Routes, grows: usize) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    let mut start = 0;
-    for (index, end) in (0_u64..).zip(chunk.ends()) {
-        let record = chunk.data().get(start..*end as usize).unwrap_or_default();
-        start = *end as usize;
+    let mut open = BTreeMap::new();
+    for (index, record) in (0_u32..).zip(records(chunk)) {
         let stream = routes.stream_of(record);
-        let at = parts.iter().position(|part| part.stream == stream).unwrap_or_else(|| {
-            parts.push(Part { stream, ..Part::default() });
-            parts.len() - 1
-        });
-        let Some(part) = parts.get_mut(at) else { continue };
-        match stamps {
-            None => part.records.extend_from_slice(record),
-            Some(stamps) => stamps.append(record, stream, &mut part.records),
+        let fits = |at: &usize| {
+            let grown = |part: &Part| part.bytes + record.len() + (part.records.len() + 1) * grows;
+            grows == 0 || parts.get(*at).is_some_and(|part| grown(part) <= PART_BYTES)
+        };
+        let at = open.get(&stream).copied().filter(fits).unwrap_or(parts.len());
+        if at == parts.len() {
+            parts.push(Part { stream, records: Vec::new(), bytes: 0 });
+            open.insert(stream, at);
         }
-        part.ends.push(u32::try_from(part.records.len()).unwrap_or(u32::MAX));
-        match part.runs.last_mut() {
-            Some((first, count)) if *first + *count == index => *count += 1,
-            _ => part.runs.push((index, 1)),
+        if let Some(part) = parts.get_mut(at) {
+            part.records.push(index);
+            part.bytes += record.len();
         }
     }
     parts
 }
 
+/// The records of a chunk in order.
+fn records(chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    chunk.ends().iter().map(move |end| {
+        let record = chunk.data().get(start..*end as usize).unwrap_or_default();
+        start = *end as usize;
+        record
+    })
+}
+
 impl Part {
     fn count(&self) -> Count {
-        Count::of(self.ends.len(), self.records.len())
+        Count::of(self.records.len(), self.bytes)
     }
 
-    /// Memory that it takes as a chunk.
-    fn needed(&self) -> usize {
-        self.records.len() + self.ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES
+    /// Memory that it takes as a chunk at most.
+    fn needed(&self, grows: usize) -> usize {
+        self.bytes + self.records.len() * (size_of::<u32>() + grows) + CHUNK_OVERHEAD_BYTES
     }
 
     /// A chunk of its own, of which those are told who are to be told of `whole`.
-    fn into_chunk(self, whole: &Chunk, hold: Reservation) -> Chunk {
-        let Self { mut records, ends, runs, .. } = self;
-        records.shrink_to_fit();
+    fn into_chunk(self, whole: &Chunk, mut hold: Reservation, stamps: Option<&Stamps>) -> Chunk {
+        let grows = stamps.map_or(0, |stamps| stamps.stamp.most_bytes());
+        let mut copied = Vec::with_capacity(self.bytes + self.records.len() * grows);
+        let mut ends = Vec::with_capacity(self.records.len());
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut of_chunk = (0_u32..).zip(records(whole));
+        for index in self.records {
+            let Some((_, record)) = of_chunk.find(|(other, _)| *other == index) else { break };
+            match stamps {
+                None => copied.extend_from_slice(record),
+                Some(stamps) => stamps.append(record, self.stream, &mut copied),
+            }
+            ends.push(u32::try_from(copied.len()).unwrap_or(u32::MAX));
+            match runs.last_mut() {
+                Some((first, count)) if *first + *count == u64::from(index) => *count += 1,
+                _ => runs.push((index.into(), 1)),
+            }
+        }
+        copied.shrink_to_fit();
+        hold.shrink(copied.len() + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES);
         let claim = whole.any_claim().map(|claim| Claim {
             origin: Arc::new(Scattered { claim: claim.clone(), runs }),
             level: claim.level,
             first: 0,
         });
-        Chunk::new(records.into(), ends.into(), whole.received(), hold).with_claim(claim)
+        Chunk::new(copied.into(), ends.into(), whole.received(), hold).with_claim(claim)
     }
 }
 
@@ -172,7 +209,7 @@ impl Part {
 struct Scattered {
     /// The chunk's.
     claim: Claim,
-    /// As of [`Part`].
+    /// Where in the chunk they are: first record and number of records, ascending.
     runs: Vec<(u64, u64)>,
 }
 
@@ -219,12 +256,12 @@ mod tests {
         let claim = Claim { origin: Arc::clone(&origin) as _, level: Level::Durable, first: 100 };
         let chunk = Chunk::new(records.concat().into(), ends.into(), now(), Reservation::none())
             .with_claim(Some(claim));
-        let parts = split(&chunk, &Routes::new("k", [("a", 0), ("b", 1)], 2), None);
-        let sizes: Vec<_> = parts.iter().map(|part| (part.stream, part.ends.len())).collect();
+        let parts = plan(&chunk, &Routes::new("k", [("a", 0), ("b", 1)], 2), 0);
+        let sizes: Vec<_> = parts.iter().map(|part| (part.stream, part.records.len())).collect();
         assert_eq!(sizes, [(0, 4), (1, 2), (2, 1)]);
-        assert_eq!(&parts[1].records[..], b"{\"k\":\"b\"}\n{\"k\":\"b\"}\n");
         let parts: Vec<_> =
-            parts.into_iter().map(|part| part.into_chunk(&chunk, Reservation::none())).collect();
+            parts.into_iter().map(|part| part.into_chunk(&chunk, Reservation::none(), None)).collect();
+        assert_eq!(parts[1].data(), b"{\"k\":\"b\"}\n{\"k\":\"b\"}\n");
         let tell = |part: usize, first, records| {
             let claim = parts[part].any_claim().unwrap();
             assert_eq!((claim.first, claim.level), (0, Level::Durable));
@@ -236,5 +273,33 @@ mod tests {
         assert_eq!(tell(0, 1, 3), [(103, 2), (106, 1)]);
         assert_eq!(tell(1, 1, 1), [(102, 1)]);
         assert_eq!(tell(2, 0, 1), [(105, 1)]);
+    }
+
+    // R-V9
+    #[test]
+    fn records_that_grow_go_in_parts_of_a_usual_size_in_their_order() {
+        const RECORDS: usize = 20_000;
+        let bytes = b"{}\n".repeat(RECORDS);
+        let ends: Vec<u32> = (1..=RECORDS).map(|count| u32::try_from(count * 3).unwrap()).collect();
+        let chunk = Chunk::new(bytes.into(), ends.into(), now(), Reservation::none());
+        let stamps = Stamps::new(Stamp::new("s", "d", 1, b"\n"), 1);
+        let grows = stamps.stamp.most_bytes();
+        let parts = plan(&chunk, &Routes::to(0), grows);
+        assert!(
+            parts.iter().all(|part| part.needed(grows) <= PART_BYTES + 4 * RECORDS + CHUNK_OVERHEAD_BYTES)
+        );
+        assert!(parts.len() > 4);
+        let mut sequence = 0;
+        for part in parts {
+            let needed = part.needed(grows);
+            let part = part.into_chunk(&chunk, Reservation::none(), Some(&stamps));
+            assert!(part.bytes() + 4 * part.records() + CHUNK_OVERHEAD_BYTES <= needed);
+            for record in records(&part) {
+                let said = format!("{{\"s\":{{\"daemon\":\"d\",\"boot\":1,\"sequence\":{sequence}}}}}\n");
+                assert_eq!(record, said.as_bytes());
+                sequence += 1;
+            }
+        }
+        assert_eq!(sequence, RECORDS as u64);
     }
 }
