@@ -4,12 +4,14 @@
 //! it was changed to.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::sync::watch;
 
-use super::Change;
 use super::source::Source;
+use super::{Change, Shared};
+use crate::buffer::RejectReason;
 use crate::config::Protocol;
 use crate::framing::{Lines, Syslog};
 use crate::socket::Datagrams;
@@ -36,8 +38,8 @@ pub(super) struct DatagramSource {
     /// Ends the stream between two datagrams.
     change: watch::Receiver<Change>,
     pub(super) envelope: Envelope,
-    /// Most bytes taken of one: what is longer is longer than a record may be.
-    pub(super) most_bytes: usize,
+    /// Who is told of what is not taken.
+    pub(super) shared: Arc<Shared>,
     /// What of a datagram did not fit where it was to go, which a datagram can't wait for.
     ahead: BytesMut,
     is_changed: bool,
@@ -47,12 +49,17 @@ pub(super) struct DatagramSource {
 }
 
 impl DatagramSource {
-    pub(super) fn new(socket: Datagrams, change: watch::Receiver<Change>, envelope: Envelope) -> Self {
+    pub(super) fn new(
+        socket: Datagrams,
+        change: watch::Receiver<Change>,
+        envelope: Envelope,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             socket,
             change,
             envelope,
-            most_bytes: 0,
+            shared,
             ahead: BytesMut::new(),
             is_changed: false,
             refuses: false,
@@ -65,11 +72,16 @@ impl DatagramSource {
         std::mem::take(&mut self.is_changed)
     }
 
-    /// Takes one datagram with what goes around it into `buffer`, or what does not fit ahead.
+    /// Takes one datagram with what goes around it into `buffer`, or what does not fit ahead. One that is longer
+    /// than the buffer lets a record be is not taken at all: a part of it might pass for records.
     fn take(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
-        let size = self.socket.next_size()?.min(self.most_bytes);
-        if size == 0 {
+        let size = self.socket.next_size()?;
+        let is_too_long = size > self.shared.context.max_record_bytes;
+        if size == 0 || is_too_long {
             self.socket.take(&mut [])?;
+            if is_too_long {
+                self.shared.reject(RejectReason::TooLong, u64::try_from(size).unwrap_or(u64::MAX));
+            }
             return Ok(());
         }
         let (before, after) = (self.envelope)(size);

@@ -492,12 +492,10 @@ async fn read_datagrams(
 ) {
     let stop = shared.context.stop.child_token();
     let Some(envelope) = datagrams::envelope(shared.config.protocol) else { return };
-    let mut source = DatagramSource::new(socket, change.clone(), envelope);
+    let mut source = DatagramSource::new(socket, change.clone(), envelope, Arc::clone(&shared));
     let abort = shared.context.abort.clone();
     let served = async {
         loop {
-            // One byte more, that a longer one is known to be too long.
-            source.most_bytes = shared.longest_record() + 1;
             // Datagrams have no connection that could be idle.
             let config = ListenConfig { idle_timeout: None, ..shared.config.clone() };
             let mut now = shared.changed(Change { config, tls: None });
@@ -520,6 +518,7 @@ async fn read_datagrams(
             };
             source.envelope = envelope;
             shared = Arc::new(shared.changed(changed));
+            source.shared = Arc::clone(&shared);
         }
     };
     let closing = async {

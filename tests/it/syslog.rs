@@ -196,6 +196,29 @@ async fn a_datagram_that_is_too_long_is_rejected_alone_and_an_empty_one_is_none(
 
 // R-Y3
 #[tokio::test]
+async fn many_lines_of_one_datagram_are_taken_whole_and_one_that_is_too_long_is_rejected_whole() {
+    let sink = Sink::start(Options::default()).await;
+    let settings = ["listen.app.max_record_bytes=1000", "buffer.memory=1MiB"];
+    let daemon = start(&sink, "unix-dgram:DIR/log", &settings).await;
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(daemon.directory.path().join("log")).unwrap();
+    let lines_of =
+        |from: usize, to: usize| (from..to).flat_map(|number| line(number, 100)).collect::<Vec<u8>>();
+    // Longer than a record may be; no line of it is.
+    sender.send(&lines_of(0, 500)).unwrap();
+    // Longer than the buffer could carry as a record.
+    sender.send(&lines_of(500, 2500)).unwrap();
+    sender.send(&lines_of(2500, 2510)).unwrap();
+    let status = daemon.until_settled(510).await;
+    let rejected = &status["ledger"]["rejected"]["too_long"];
+    assert_eq!((number(rejected, "/records"), number(rejected, "/bytes")), (1, 200_000), "{status:#}");
+    assert!(daemon.stop().await.status.success());
+    let delivered = sink.lines().await;
+    assert_eq!((delivered.len(), delivered.values().sum::<usize>()), (510, 510));
+}
+
+// R-Y3
+#[tokio::test]
 async fn lines_come_as_datagrams_too() {
     let sink = Sink::start(Options::default()).await;
     let daemon = start(&sink, "unix-dgram:DIR/log", &[]).await;
