@@ -5,8 +5,7 @@
 //! waited for the rest, by that connection alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::routes::Routes;
@@ -34,24 +33,21 @@ pub struct Router {
 #[derive(Debug)]
 pub struct Stamps {
     stamp: Stamp,
-    next: Vec<AtomicU64>,
+    /// The next number of each stream.
+    next: Vec<Mutex<u64>>,
 }
 
 impl Stamps {
     /// Numbered from 0 for each of so many streams.
     #[must_use]
     pub fn new(stamp: Stamp, streams: usize) -> Self {
-        Self { stamp, next: (0..streams).map(|_| AtomicU64::new(0)).collect() }
+        Self { stamp, next: (0..streams).map(|_| Mutex::new(0)).collect() }
     }
 
-    /// Appends `record`, stamped if it can be.
-    fn append(&self, record: &[u8], stream: usize, records: &mut Vec<u8>) {
-        let Some(next) = self.next.get(stream) else { return };
-        // Nobody else counts meanwhile, since everything that is routed is on one thread; and if somebody did,
-        // a number would only be left out.
-        if self.stamp.append(record, next.load(Ordering::Relaxed), records) {
-            next.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Numbers of `stream`, held while a part of it is stamped, which waits for nothing.
+    fn of(&self, stream: usize) -> Option<(&Stamp, MutexGuard<'_, u64>)> {
+        let next = self.next.get(stream)?;
+        Some((&self.stamp, next.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
@@ -180,12 +176,13 @@ impl Part {
         let mut copied = Vec::with_capacity(self.bytes + self.records.len() * grows);
         let mut ends = Vec::with_capacity(self.records.len());
         let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut numbers = stamps.and_then(|stamps| stamps.of(self.stream));
         let mut of_chunk = (0_u32..).zip(records(whole));
         for index in self.records {
             let Some((_, record)) = of_chunk.find(|(other, _)| *other == index) else { break };
-            match stamps {
+            match &mut numbers {
                 None => copied.extend_from_slice(record),
-                Some(stamps) => stamps.append(record, self.stream, &mut copied),
+                Some((stamp, next)) => **next += u64::from(stamp.append(record, **next, &mut copied)),
             }
             ends.push(u32::try_from(copied.len()).unwrap_or(u32::MAX));
             match runs.last_mut() {
@@ -228,8 +225,6 @@ impl Origin for Scattered {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::record::Level;
     use crate::telemetry::now;
