@@ -55,7 +55,7 @@ pub struct Chunk {
     claim: Option<Claim>,
     /// The first record's, where the spool has them.
     sequence: Option<u64>,
-    _hold: Reservation,
+    hold: Reservation,
 }
 
 impl Chunk {
@@ -69,7 +69,7 @@ impl Chunk {
     pub fn new(bytes: Bytes, ends: Box<[u32]>, received: Instant, hold: Reservation) -> Self {
         debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
         debug_assert!(ends.is_sorted());
-        Self { bytes, ends, received, claim: None, sequence: None, _hold: hold }
+        Self { bytes, ends, received, claim: None, sequence: None, hold }
     }
 
     /// The same chunk, whose producer is told how far its records have come.
@@ -82,6 +82,18 @@ impl Chunk {
     #[must_use]
     pub fn with_sequence(self, sequence: u64) -> Self {
         Self { sequence: Some(sequence), ..self }
+    }
+
+    /// Bytes of the budget that it holds.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.hold.bytes()
+    }
+
+    /// The same chunk, which holds `hold` instead.
+    #[must_use]
+    pub fn held_by(self, hold: Reservation) -> Self {
+        Self { hold, ..self }
     }
 
     /// Who is to be told when the records reach `level`, if anybody.

@@ -72,11 +72,28 @@ impl Router {
         }
     }
 
+    /// Moves `chunk`, all of whose records go to one stream, to its memory as it is.
+    async fn accept_whole(&self, chunk: Chunk, stream: usize) {
+        let Some(intake) = self.intakes.get(stream) else { return };
+        let count = Count::of(chunk.records(), chunk.bytes());
+        intake.ledger.received(count);
+        let Some(hold) = intake.reserve(chunk.held_bytes()).await else {
+            intake.ledger.dropped(DropReason::BufferFull, count);
+            return self.say_dropped(count);
+        };
+        if intake.chunks.send(chunk.held_by(hold)).await.is_err() {
+            intake.ledger.dropped(DropReason::Shutdown, count);
+        }
+    }
+
     /// Hands the records of `chunk` over to their streams' buffers. Must not be dropped before it is done.
     pub(super) async fn accept(&self, chunk: Chunk) {
         let routes = Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner));
         let grows = self.stamps.as_ref().map_or(0, |stamps| stamps.stamp.most_bytes());
         let mut parts = plan(&chunk, &routes, grows);
+        if let ([part], None) = (parts.as_slice(), &self.stamps) {
+            return self.accept_whole(chunk, part.stream).await;
+        }
         for part in &parts {
             if let Some(intake) = self.intakes.get(part.stream) {
                 intake.ledger.received(part.count());
@@ -226,6 +243,7 @@ impl Origin for Scattered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnFull;
     use crate::record::Level;
     use crate::telemetry::now;
 
@@ -296,5 +314,19 @@ mod tests {
             }
         }
         assert_eq!(sequence, RECORDS as u64);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_of_one_stream_is_moved_and_not_copied() {
+        let budget = |bytes| crate::budget::Budget::new(bytes);
+        let (read_into, of_stream) = (budget(1000), budget(1000));
+        let (intake, outlet) = crate::buffer::channel(of_stream.clone(), OnFull::Block, Arc::default());
+        let router = Router::new(vec![intake], Routes::to(0), None);
+        let bytes = bytes::Bytes::from_static(b"one\ntwo\n");
+        let chunk = Chunk::new(bytes.clone(), [4, 8].into(), now(), read_into.try_reserve(300).unwrap());
+        router.accept(chunk).await;
+        let moved = outlet.chunks.recv().await.unwrap();
+        assert_eq!((moved.data().as_ptr(), moved.records()), (bytes.as_ptr(), 2));
+        assert_eq!((read_into.available(), of_stream.available()), (1000, 700));
     }
 }
