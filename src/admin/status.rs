@@ -9,7 +9,7 @@ use super::Context;
 use super::stuck::{self, Facts};
 use crate::buffer::{Columns, Count, DropReason, RejectReason};
 use crate::firehose::Destination;
-use crate::telemetry::figures::{Figures, SpoolCondition, SpoolFigures, Trouble};
+use crate::telemetry::figures::{Figures, SenderFigures, SpoolCondition, SpoolFigures, Trouble};
 use crate::telemetry::history::{self, Sample};
 use crate::telemetry::stream::{Reading, Stream};
 
@@ -102,10 +102,6 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         in_flight,
         stream: &stream,
     });
-    let mut requests: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    for ((operation, outcome), count) in &sender.puts {
-        requests.entry(operation).or_default().insert(outcome.label(), *count);
-    }
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": figures.uptime(now).as_secs(),
@@ -140,14 +136,11 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
         "stream": {
             "in_flight_requests": in_flight,
             "max_in_flight_requests": about.max_in_flight,
-            "requests": requests,
+            "requests": requests(&sender),
             "retried": sender.retried,
             "billed_bytes": sender.billed_bytes,
             "unpacked_billed_bytes": sender.unpacked_billed_bytes,
-            "compression": (sender.compressed_to > 0).then(|| json!({
-                "input_bytes": sender.compressed_from,
-                "output_bytes": sender.compressed_to,
-            })),
+            "compression": compression(&sender),
             "packing": sender.state.packing.map(|packing| json!({
                 "packed": packing.packed,
                 "reason": packing.reason,
@@ -188,6 +181,25 @@ fn ledger(columns: &Columns) -> Value {
     })
 }
 
+/// Requests by call and outcome.
+fn requests(sender: &SenderFigures) -> Value {
+    let mut requests: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for ((operation, outcome), count) in &sender.puts {
+        requests.entry(operation).or_default().insert(outcome.label(), *count);
+    }
+    json!(requests)
+}
+
+/// What was compressed, and to what; null where nothing was.
+fn compression(sender: &SenderFigures) -> Value {
+    match sender {
+        SenderFigures { compressed_to: 0, .. } => Value::Null,
+        SenderFigures { compressed_from, compressed_to, .. } => {
+            json!({ "input_bytes": compressed_from, "output_bytes": compressed_to })
+        }
+    }
+}
+
 fn trouble(trouble: Option<&Trouble>, now: Instant) -> Value {
     let Some(trouble) = trouble else { return Value::Null };
     json!({
@@ -211,7 +223,11 @@ fn one_of_several(figures: &Figures, now: Instant) -> Value {
         "wanted_bytes": buffer.map(|buffer| buffer.wanted),
         "in_flight_requests": figures.in_flight(),
         "oldest_record_age_ms": sender.state.oldest.map(|oldest| since(oldest, now)),
+        "requests": requests(&sender),
+        "retried": sender.retried,
         "billed_bytes": sender.billed_bytes,
+        "unpacked_billed_bytes": sender.unpacked_billed_bytes,
+        "compression": compression(&sender),
         "status": description,
         "trouble": trouble(sender.state.trouble.as_ref(), now),
         "spool": spool.map(|spool| spooled(&spool)),

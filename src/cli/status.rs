@@ -1,4 +1,4 @@
-//! `hydrant status`: what the delivery stream is and does, once.
+//! `hydrant status`: what the delivery stream is and does, once; of several, each.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,19 +36,43 @@ pub fn execute(args: Args) -> u8 {
         Err(code) => return code,
     };
     let sdk = Sdk::new(Settings::from(&config));
-    let found = runtime.block_on(Found::look(&sdk, &config, wall_clock()));
-    for problem in found.stream.problems.values() {
-        say(&format!("{}: {problem}", if found.failed { "error" } else { "warning" }));
+    let streams = config.streams();
+    let mut all = Vec::new();
+    for name in &streams {
+        let found = runtime.block_on(Found::look(&sdk, &config, name, wall_clock()));
+        let whose = if streams.len() > 1 { format!("delivery stream {name}: ") } else { String::new() };
+        for problem in found.stream.problems.values() {
+            say(&format!("{}: {whose}{problem}", if found.failed { "error" } else { "warning" }));
+        }
+        all.push(found);
     }
-    if found.failed {
+    let failed = all.iter().any(|found| found.failed);
+    if all.iter().all(|found| found.failed) {
         return super::FAILED;
     }
-    let name = &config.delivery_stream_name;
-    super::print(&if args.json { found.json(name) } else { found.text(name) })
+    let printed = super::print(&if args.json { json(&all) } else { text(&all) });
+    if failed { super::FAILED } else { printed }
+}
+
+/// What was found of the first stream, and where there are several, of each.
+fn json(all: &[Found]) -> String {
+    let mut document = all.first().map_or(Value::Null, Found::json);
+    if let (Some(members), true) = (document.as_object_mut(), all.len() > 1) {
+        members.insert("streams".to_owned(), all.iter().map(Found::json).collect());
+    }
+    format!("{document:#}\n")
+}
+
+/// What was found of those that anything was found of, one below the other.
+fn text(all: &[Found]) -> String {
+    let texts = all.iter().filter(|found| !found.failed).map(Found::text);
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 /// What could be found out.
 struct Found {
+    /// The stream's name.
+    name: String,
     stream: Stream,
     /// Whether a daemon of this configuration packs records for it.
     packing: Decision,
@@ -57,8 +81,7 @@ struct Found {
 }
 
 impl Found {
-    async fn look(watch: &impl Watch, config: &Config, at: SystemTime) -> Self {
-        let name = &config.delivery_stream_name;
+    async fn look(watch: &impl Watch, config: &Config, name: &str, at: SystemTime) -> Self {
         let mut stream = Stream::default();
         let described = watch.describe(name).await;
         let missing = matches!(described, Err(WatchError::Missing(_)));
@@ -73,7 +96,7 @@ impl Found {
         }
         let packing = packing::decide(&config.aggregate, &config.delimiter, stream.description.as_ref());
         if missing {
-            return Self { stream, packing, failed: true };
+            return Self { name: name.to_owned(), stream, packing, failed: true };
         }
         let destination = stream.description.as_ref().and_then(|description| description.destination);
         let (readings, wanted): (Vec<_>, Vec<_>) = queries(destination, true).into_iter().unzip();
@@ -87,10 +110,10 @@ impl Found {
             }
             Err(error) => failed(&mut stream, "GetMetricData", &error),
         }
-        Self { failed: failures == 2, stream, packing }
+        Self { name: name.to_owned(), failed: failures == 2, stream, packing }
     }
 
-    fn json(&self, name: &str) -> String {
+    fn json(&self) -> Value {
         let readings = Reading::ALL.into_iter().map(|reading| {
             let value = self
                 .stream
@@ -111,16 +134,15 @@ impl Found {
             })
         });
         let [bytes, records, requests] = self.stream.quota_use();
-        let all = json!({
-            "delivery_stream_name": name,
+        json!({
+            "delivery_stream_name": self.name,
             "description": description,
             "packing": { "packed": self.packing.packing.is_some(), "reason": self.packing.reason },
             "billed_bytes_at_least": self.billed_at_least(),
             "readings": readings.collect::<Map<String, Value>>(),
             "quota_use": { "bytes": bytes, "records": records, "put_requests": requests },
             "problems": self.stream.problems,
-        });
-        format!("{all:#}\n")
+        })
     }
 
     /// What the last minute is billed at least: all its bytes, and 5 KiB for each record.
@@ -132,8 +154,8 @@ impl Found {
         Some(bytes.max(least))
     }
 
-    fn text(&self, name: &str) -> String {
-        let mut text = format!("Delivery stream {name}\n");
+    fn text(&self) -> String {
+        let mut text = format!("Delivery stream {}\n", self.name);
         let mut line = |label: &str, value: String| {
             // Writing to a string cannot fail.
             writeln!(text, "  {label:<14}{value}").ok();
@@ -247,7 +269,7 @@ mod tests {
     fn found(stream: Stream) -> Found {
         let reason = "`aggregate.mode` is \"off\"".to_owned();
         let packing = Decision { packing: None, reason, remedy: None };
-        Found { stream, packing, failed: false }
+        Found { name: "app".to_owned(), stream, packing, failed: false }
     }
 
     #[test]
@@ -263,11 +285,34 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_shown_as_zero() {
         let found = found(Stream::default());
-        let text = found.text("app");
+        let text = found.text();
         assert_eq!(text.matches(UNKNOWN).count(), 8, "{text}");
         assert!(!text.contains('0'), "{text}");
-        let json: Value = serde_json::from_str(&found.json("app")).unwrap();
+        let json = found.json();
         assert_eq!((&json["description"], &json["readings"]["incoming_bytes"]), (&Value::Null, &Value::Null));
+    }
+
+    // R-V11
+    #[test]
+    fn of_several_streams_each_is_shown_and_one_that_is_not_there_only_to_machines() {
+        let named = |name: &str, failed| Found { name: name.to_owned(), failed, ..found(Stream::default()) };
+        let one = [named("app", false)];
+        let text = super::text(&one);
+        assert_eq!((text.matches("Delivery stream").count(), text), (1, one[0].text()));
+        let read = |all: &[Found]| serde_json::from_str::<Value>(&super::json(all)).unwrap();
+        assert_eq!(read(&one), one[0].json());
+        let all = [named("app", false), named("gone", true), named("audit", false)];
+        let text = super::text(&all);
+        assert!(
+            text.starts_with("Delivery stream app\n") && text.contains("\n\nDelivery stream audit\n"),
+            "{text}"
+        );
+        assert!(!text.contains("gone"), "{text}");
+        let json = read(&all);
+        assert_eq!(json["delivery_stream_name"], "app");
+        let names: Vec<_> =
+            json["streams"].as_array().unwrap().iter().map(|one| &one["delivery_stream_name"]).collect();
+        assert_eq!(names, ["app", "gone", "audit"]);
     }
 
     // R-A6
@@ -284,7 +329,7 @@ mod tests {
         let readings =
             readings.into_iter().map(|(reading, value)| (reading, Datapoint { at, value })).collect();
         let stream = Stream { readings, ..Stream::default() };
-        let text = found(stream).text("app");
+        let text = found(stream).text();
         for expected in [
             "bytes         157,286,400 a minute, 50.0 % of the quota of 5,242,880 a second\n",
             "records       600,000 a minute\n",

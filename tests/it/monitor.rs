@@ -316,6 +316,32 @@ async fn status_shows_the_stream_and_its_metrics_once() {
     assert_eq!(number(&json, "/description/buffering_seconds"), 60);
 }
 
+// R-V11
+#[tokio::test]
+async fn status_shows_each_of_several_streams_and_names_the_one_that_is_not_there() {
+    let streams = vec!["audit".to_owned()];
+    let sink = Sink::start(Options { streams, ..Options::default() }).await;
+    let several = ["--stream", STREAM, "--set", "route.field=kind", "--set", "route.streams=a=audit"];
+    let (code, text, errors) = status(&sink, &several).await;
+    assert_eq!((code, &*errors), (0, ""), "{text}");
+    for stream in [STREAM, "audit"] {
+        assert!(text.contains(&format!("Delivery stream {stream}\n  status        ACTIVE\n")), "{text}");
+    }
+    let (code, text, errors) =
+        status(&sink, &[&several[..], &["--set", "route.otherwise=gone"]].concat()).await;
+    assert_eq!((code, text.matches("Delivery stream ").count()), (1, 2), "{text}");
+    assert!(
+        errors.starts_with("error: delivery stream gone: ") && errors.contains("was not found"),
+        "{errors}"
+    );
+    let (_, json, _) = status(&sink, &[&several[..], &["--json"]].concat()).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["delivery_stream_name"], &json["streams"][1]["delivery_stream_name"]),
+        (&STREAM.into(), &"audit".into())
+    );
+}
+
 // R-M15
 #[tokio::test]
 async fn status_says_what_it_could_not_find_out() {

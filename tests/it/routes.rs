@@ -86,6 +86,26 @@ async fn each_listener_feeds_its_stream_and_the_figures_are_kept_by_stream() {
     assert_has(&sink, STREAM, lines(300, 100)).await;
 }
 
+// R-V11
+#[tokio::test]
+async fn status_has_the_requests_the_bill_and_the_compression_of_each_stream() {
+    let sink = two_streams().await;
+    let daemon = start(&sink, &["aggregate.mode=auto", "aggregate.compression=gzip"]).await;
+    write(&daemon, "app.sock", &lines(300, 100)).await;
+    write(&daemon, "audit", &lines(200, 50)).await;
+    let status = daemon.until_settled(500).await;
+    for (stream, bytes, unpacked) in [(STREAM, 30_000, 300 * 5120), ("audit", 10_000, 200 * 5120)] {
+        let one = of(&status, stream);
+        assert!(number(one, "/requests/PutRecordBatch/ok") > 0, "{one:#}");
+        assert_eq!(number(one, "/compression/input_bytes"), bytes, "{one:#}");
+        assert_eq!(number(one, "/unpacked_billed_bytes"), unpacked, "{one:#}");
+        assert!(number(one, "/billed_bytes") < unpacked, "{one:#}");
+    }
+    let gone = of(&status, "gone");
+    assert_eq!((&gone["compression"], number(gone, "/billed_bytes")), (&Value::Null, 0));
+    assert!(daemon.stop().await.status.success());
+}
+
 // R-V2
 #[tokio::test]
 async fn a_dead_stream_does_not_block_another() {

@@ -111,6 +111,8 @@ pub struct Status {
     pub rates: Rates,
     pub buffer: Buffer,
     pub stream: Stream,
+    /// Each stream's own, where there are several.
+    pub streams: Vec<OneStream>,
     pub monitor: Monitoring,
     pub process: Process,
     /// A row of the history, now.
@@ -222,12 +224,56 @@ pub struct Stream {
     pub retried: BTreeMap<String, u64>,
     pub billed_bytes: Option<u64>,
     pub unpacked_billed_bytes: Option<u64>,
+    pub compression: Compression,
     pub packing: Packing,
     pub ambiguous_records: Option<u64>,
     pub put_seconds_p50_below: Option<f64>,
     pub put_seconds_p99_below: Option<f64>,
     pub delivery_seconds_p50_below: Option<f64>,
     pub delivery_seconds_p99_below: Option<f64>,
+}
+
+/// What was compressed, and to what.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct Compression {
+    pub input_bytes: Option<u64>,
+    pub output_bytes: Option<u64>,
+}
+
+/// One of several delivery streams.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct OneStream {
+    pub delivery_stream_name: Option<String>,
+    pub ledger: Ledger,
+    pub oldest_record_age_ms: Option<u64>,
+    /// Numbers by call and outcome.
+    pub requests: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Records by the error code of the failure.
+    pub retried: BTreeMap<String, u64>,
+    pub trouble: Option<Trouble>,
+    pub spool: Option<Spool>,
+}
+
+/// What fails as a whole.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct Trouble {
+    pub permanent: Option<bool>,
+    pub error_code: Option<String>,
+    pub since_ms: Option<u64>,
+}
+
+/// What waits on the disk.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct Spool {
+    pub bytes: Option<u64>,
 }
 
 /// Whether records are packed, and why.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ratatui::text::{Line, Span};
 
-use super::model::{Balance, Count, Model, Monitor, Monitoring, float, sum};
+use super::model::{
+    Balance, Compression, Count, Ledger, Model, Monitor, Monitoring, OneStream, Trouble, float, sum,
+};
 use super::theme::Theme;
 use super::words::{count, duration, number, percent, records, seconds, size, whole};
 
@@ -16,6 +18,8 @@ const AND: &str = " · ";
 pub const UNKNOWN: &str = "unknown";
 /// Causes that have a row of their own.
 const MAX_CAUSES: usize = 4;
+/// Names of streams are made as wide as the widest, up to so many columns.
+const MOST_PADDED: usize = 32;
 /// Cells of a gauge.
 const GAUGE_CELLS: u8 = 10;
 
@@ -26,6 +30,8 @@ pub struct Section {
     pub title: &'static str,
     /// The rows.
     pub rows: Vec<Row>,
+    /// They are longer than others, and there may be many.
+    pub wide: bool,
 }
 
 /// A figure, or a few, with its name.
@@ -46,18 +52,22 @@ pub const MAX_RANK: u8 = 2;
 #[must_use]
 pub fn sections(model: &Model, theme: Theme) -> Vec<Section> {
     let write = Writer { model, theme };
-    [
+    let sections = [
         ("flow", write.flow()),
         ("held", write.held()),
+        (STREAMS, write.streams()),
         ("Firehose", write.firehose()),
         ("records", write.records()),
         ("money", write.money()),
         ("stream", write.stream()),
         ("process", write.process()),
-    ]
-    .map(|(title, rows)| Section { title, rows })
-    .into()
+    ];
+    let sections = sections.into_iter().filter(|(_, rows)| !rows.is_empty());
+    sections.map(|(title, rows)| Section { title, rows, wide: title == STREAMS }).collect()
 }
+
+/// The section of which there is none with one stream.
+const STREAMS: &str = "streams";
 
 /// Writes the sections.
 struct Writer<'a> {
@@ -230,6 +240,57 @@ impl Writer<'_> {
         Span::styled((0..GAUGE_CELLS).map(cell).collect::<String>(), self.theme.plot())
     }
 
+    /// Each stream's own, those in trouble first.
+    fn streams(&self) -> Vec<Row> {
+        let mut streams: Vec<&OneStream> = self.model.status.streams.iter().collect();
+        streams.sort_by_key(|one| one.trouble.is_none());
+        let name = |one: &OneStream| one.delivery_stream_name.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+        let longest = streams.iter().map(|one| name(one).chars().count()).max().unwrap_or(0);
+        let width = longest.min(MOST_PADDED);
+        let write = |(index, one): (usize, &OneStream)| {
+            let label = if index == 0 { STREAMS } else { "" };
+            let mut figures = vec![Span::raw(format!("{:<width$}", name(one)))];
+            figures.extend(self.one_stream(one));
+            row(u8::from(one.trouble.is_none()), label, figures)
+        };
+        streams.into_iter().enumerate().map(write).collect()
+    }
+
+    fn one_stream(&self, one: &OneStream) -> Vec<Span<'static>> {
+        let mut figures = Vec::new();
+        if let Some(Trouble { permanent, error_code, since_ms }) = &one.trouble {
+            let code = error_code.as_deref().unwrap_or(UNKNOWN);
+            let since = since_ms
+                .map_or_else(String::new, |since| format!(" for {}", duration(Duration::from_millis(since))));
+            let style = match permanent {
+                Some(true) => self.theme.problem(),
+                Some(false) | None => self.theme.warning(),
+            };
+            figures.push(Span::styled(format!("{code}{since}"), style));
+        }
+        let Ledger { held, delivered, .. } = &one.ledger;
+        figures.push(self.part("held", held.records, |records| format!("{} held", count(records))));
+        if let Some(age) = one.oldest_record_age_ms {
+            figures.push(Span::raw(format!("oldest {}", duration(Duration::from_millis(age)))));
+        }
+        let delivered =
+            self.part("delivered", delivered.records, |records| format!("{} delivered", count(records)));
+        figures.push(delivered);
+        let add = |numbers: &mut dyn Iterator<Item = u64>| numbers.fold(0, u64::saturating_add);
+        let retried = add(&mut one.retried.values().copied());
+        let throttled = one.requests.values().filter_map(|outcomes| outcomes.get("throttled"));
+        let throttled = add(&mut throttled.copied());
+        figures.push(Span::raw(format!("{} sent again", count(retried))));
+        if throttled > 0 {
+            figures
+                .push(Span::styled(format!("{} requests throttled", count(throttled)), self.theme.warning()));
+        }
+        if let Some(spool) = &one.spool {
+            figures.push(self.part("spool", spool.bytes, |bytes| format!("spool {}", size(bytes))));
+        }
+        figures
+    }
+
     fn firehose(&self) -> Vec<Row> {
         let stream = &self.model.status.stream;
         let below = |what: &str, [half, most]: [Option<f64>; 2]| {
@@ -279,11 +340,19 @@ impl Writer<'_> {
                 self.known(factor, |factor| format!("{factor:.2} × the bytes delivered")),
             ],
         };
-        vec![
-            row(0, "billed", figures),
-            row(1, "saved", vec![self.saved()]),
-            row(2, "packed", vec![self.packed()]),
-        ]
+        let mut rows = vec![row(0, "billed", figures), row(1, "saved", vec![self.saved()])];
+        rows.extend(self.compressed());
+        rows.push(row(2, "packed", vec![self.packed()]));
+        rows
+    }
+
+    /// By how much what was compressed has become smaller; `None` where nothing was.
+    fn compressed(&self) -> Option<Row> {
+        let Compression { input_bytes, output_bytes } = self.model.status.stream.compression;
+        let (input, output) = input_bytes.zip(output_bytes).filter(|(_, output)| *output > 0)?;
+        let ratio = format!("{:.2} × smaller", float(input) / float(output));
+        let sizes = format!("{} to {}", size(input), size(output));
+        Some(row(1, "compressed", vec![Span::raw(ratio), Span::raw(sizes)]))
     }
 
     /// What packing saves of what the same records would cost otherwise.
@@ -324,7 +393,10 @@ impl Writer<'_> {
                 Span::styled(status, if active { self.theme.good() } else { self.theme.problem() })
             },
         );
-        let mut stream = vec![status];
+        let name = self.model.status.delivery_stream_name.as_ref();
+        let name = name.filter(|_| !self.model.status.streams.is_empty());
+        let mut stream: Vec<_> = name.map(|name| Span::raw(name.clone())).into_iter().collect();
+        stream.push(status);
         let about = [&monitor.kind, &monitor.destination].into_iter().flatten();
         stream.extend(about.map(|word| Span::raw(word.clone())));
         if let Some(encryption) = &monitor.encryption {

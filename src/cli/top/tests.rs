@@ -195,6 +195,59 @@ fn what_packing_saves_is_shown_with_the_reason() {
     check(&with(healthy(), "/stream/packing", Value::Null), size, &["packed  unknown"]);
 }
 
+// R-A6
+#[test]
+fn how_much_smaller_compression_makes_records_is_shown_where_it_is_on() {
+    let compression = json!({ "input_bytes": 943_718_400, "output_bytes": 209_715_200 });
+    let mut compressed = healthy();
+    compressed["stream"]["compression"] = compression;
+    check(&compressed, (200, 60), &["compressed  4.50 × smaller · 900.0 MiB to 200.0 MiB"]);
+    let plain = with(compressed, "/stream/compression", Value::Null);
+    assert!(!lines(&screen(&plain, 200, 60)).join("\n").contains("compressed"));
+}
+
+/// The same daemon with three streams, one of which is in trouble.
+fn several() -> Value {
+    let count = |records: u64| json!({ "records": records, "bytes": records * 100 });
+    let stream = |name: &str, held: u64, delivered: u64| {
+        json!({
+            "delivery_stream_name": name, "ledger": { "held": count(held), "delivered": count(delivered) },
+            "oldest_record_age_ms": if held > 0 { json!(350) } else { Value::Null },
+            "requests": { "PutRecordBatch": { "ok": 5 } }, "retried": {}, "trouble": null, "spool": null,
+        })
+    };
+    let mut gone = stream("gone", 300, 0);
+    gone["trouble"] =
+        json!({ "permanent": true, "error_code": "ResourceNotFoundException", "since_ms": 42_000 });
+    gone["retried"] = json!({ "ResourceNotFoundException": 300, "InternalFailure": 7 });
+    gone["requests"] = json!({ "PutRecordBatch": { "throttled": 9 }, "PutRecord": { "throttled": 1 } });
+    gone["spool"] = json!({ "bytes": 1_048_576 });
+    let mut status = healthy();
+    status["streams"] = json!([stream("app-logs", 0, 10_000), stream("audit", 45, 2000), gone]);
+    status
+}
+
+// R-V11
+#[test]
+fn each_of_several_streams_has_a_row_of_its_own_and_one_in_trouble_the_first() {
+    let gone = "gone     · ResourceNotFoundException for 42 s · 300 held · oldest 350 ms · 0 delivered · \
+                307 sent again · 10 requests throttled · spool 1.0 MiB";
+    let others = [
+        "app-logs · 0 held · 10,000 delivered · 0 sent again",
+        "audit    · 45 held · oldest 350 ms · 2,000 delivered · 0 sent again",
+    ];
+    check(&several(), (200, 60), &["stream app-logs and 2 more, running", gone, others[0], others[1]]);
+    check(&several(), (130, 44), &["gone     · ResourceNotFoundException for 42 s", others[0], others[1]]);
+    check(&several(), (80, 34), &["gone     · ResourceNotFoundException for 42 s · 300 held", others[0]]);
+    // Where there is little room it is the streams in trouble that are shown.
+    check(&several(), (60, 20), &["streams         gone     · ResourceNotFoundException for …"]);
+    let (model, now) = model(&several());
+    let text = view::text(&model, now);
+    assert!(text.contains(&format!("\nstreams\n  streams         {gone}\n")), "{text}");
+    assert!(text.contains("\n  stream          app-logs · ACTIVE"), "{text}");
+    assert!(!lines(&screen(&healthy(), 200, 60)).join("\n").contains("streams"));
+}
+
 #[test]
 fn every_size_has_the_stations_the_ledger_and_the_process() {
     for size in SIZES {
@@ -419,6 +472,7 @@ proptest! {
         (help, colour, away) in any::<(bool, bool, bool)>(),
     ) {
         let mut document = in_trouble();
+        document["streams"] = several()["streams"].take();
         for (index, value) in changes {
             let mut all = Vec::new();
             paths(&document, "", &mut all);

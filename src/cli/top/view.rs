@@ -113,7 +113,11 @@ fn about(model: &Model) -> String {
         state = "NO ANSWER".to_owned();
     }
     let (version, stream) = (or_unknown(&status.version), or_unknown(&status.delivery_stream_name));
-    format!("hydrant {version}, stream {stream}, {state}")
+    let others = match status.streams.len() {
+        0 | 1 => String::new(),
+        streams => format!(" and {} more", streams - 1),
+    };
+    format!("hydrant {version}, stream {stream}{others}, {state}")
 }
 
 /// Whether records flow, and if not, where they are stuck and why; or that nothing is known any
@@ -222,26 +226,56 @@ fn draw_panels(
         _ => 3,
     };
     let room = area.height.checked_sub(LEAST_PLOT_HEIGHT)?;
-    // As many rows as fit: those of the highest ranks are left out first.
-    let mut ranks = (0..=MAX_RANK).rev().map(|rank| (rank, Places::of(others, rank, columns)));
-    let (rank, places) = ranks.find(|(_, places)| places.height <= room)?;
-    let [plots, panels] =
-        Layout::vertical([Constraint::Max(MOST_PLOT_HEIGHT), Constraint::Min(places.height)]).areas(area);
-    let in_and_out = flow.rows.iter().zip([Series::Received, Series::Delivered]);
     let held = others.iter().flat_map(|section| &section.rows).zip([Series::Held]);
+    let (wide, others): (Vec<_>, Vec<_>) = others.iter().partition(|section| section.wide);
+    let wide_height =
+        |rank: u8| wide.iter().map(|section| height_of(section, rank)).fold(0, u16::saturating_add);
+    // As many rows as fit: those of the highest ranks are left out first.
+    let mut ranks = (0..=MAX_RANK).rev().map(|rank| (rank, Places::of(&others, rank, columns)));
+    let (rank, places) =
+        ranks.find(|(rank, places)| places.height.saturating_add(wide_height(*rank)) <= room)?;
+    let [plots, across, panels] = Layout::vertical([
+        Constraint::Max(MOST_PLOT_HEIGHT),
+        Constraint::Length(wide_height(rank)),
+        Constraint::Min(places.height),
+    ])
+    .areas(area);
+    let in_and_out = flow.rows.iter().zip([Series::Received, Series::Delivered]);
     let cells = Layout::horizontal([Constraint::Fill(1); 3]).split(plots);
     for ((row, series), cell) in in_and_out.chain(held).zip(cells.iter()) {
         draw_plot(frame, *cell, model, row, series, theme);
     }
+    let mut top = across.y;
+    for section in wide {
+        let area = Rect { y: top, height: height_of(section, rank), ..across };
+        draw_section(frame, area, section, rank, theme);
+        top += area.height;
+    }
     let cells = Layout::horizontal(vec![Constraint::Fill(1); columns]).split(panels);
-    for (section, place) in others.iter().zip(places.of_sections) {
+    for (section, place) in others.into_iter().zip(places.of_sections) {
         let Some(column) = cells.get(place.column) else { continue };
         let area = Rect { y: column.y + place.top, height: place.height, ..*column };
-        let inner = draw_frame(frame, area, section.title, theme);
-        let rows: Vec<_> = section.rows.iter().filter(|row| row.rank <= rank).collect();
-        draw_rows(frame, inner, &rows, theme);
+        draw_section(frame, area, section, rank, theme);
     }
     Some(())
+}
+
+/// A frame with the rows of a section up to `rank`; nothing where it has no height.
+fn draw_section(frame: &mut Frame<'_>, area: Rect, section: &Section, rank: u8, theme: Theme) {
+    if area.height == 0 {
+        return;
+    }
+    let inner = draw_frame(frame, area, section.title, theme);
+    let rows: Vec<_> = section.rows.iter().filter(|row| row.rank <= rank).collect();
+    draw_rows(frame, inner, &rows, theme);
+}
+
+/// Lines of a section's frame and its rows up to `rank`; 0 where a wide one has none of them.
+fn height_of(section: &Section, rank: u8) -> u16 {
+    match section.rows.iter().filter(|row| row.rank <= rank).count() {
+        0 if section.wide => 0,
+        rows => u16::try_from(rows + 2).unwrap_or(u16::MAX),
+    }
 }
 
 /// Where the panels go.
@@ -260,11 +294,10 @@ struct Place {
 
 impl Places {
     /// Each panel goes where there is least above it.
-    fn of(sections: &[Section], rank: u8, columns: usize) -> Self {
+    fn of(sections: &[&Section], rank: u8, columns: usize) -> Self {
         let mut filled = vec![0_u16; columns];
         let of_sections = sections.iter().map(|section| {
-            let rows = section.rows.iter().filter(|row| row.rank <= rank).count();
-            let height = u16::try_from(rows + 2).unwrap_or(u16::MAX);
+            let height = height_of(section, rank);
             let least = filled.iter_mut().enumerate().min_by_key(|(_, filled)| **filled);
             let Some((column, filled)) = least else { return Place { column: 0, top: 0, height } };
             let top = *filled;
