@@ -16,13 +16,15 @@ const HEAD: &str = include_str!("page/head.html");
 const BODY: &str = include_str!("page/body.html");
 
 /// What is between `<style>` and `</style>`.
-static STYLE: LazyLock<String> =
-    LazyLock::new(|| flush_left(&[include_str!("page/vendor/uPlot.min.css"), include_str!("page/page.css")]));
+static STYLE: LazyLock<String> = LazyLock::new(|| {
+    close_up(&flush_left(&[include_str!("page/vendor/uPlot.min.css"), include_str!("page/page.css")]))
+});
 
 /// What is between `<script>` and `</script>`; the library's notice goes where its code goes.
 static SCRIPT: LazyLock<String> = LazyLock::new(|| {
     let notice = concat!("/*!\n", include_str!("page/vendor/LICENSE"), "*/");
-    flush_left(&[notice, include_str!("page/vendor/uPlot.iife.min.js"), include_str!("page/page.js")])
+    let library = flush_left(&[notice, include_str!("page/vendor/uPlot.iife.min.js")]);
+    library + &joined(&flush_left(&[include_str!("page/page.js")]))
 });
 
 static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
@@ -59,10 +61,35 @@ pub(super) fn policy() -> HeaderValue {
 }
 
 /// The lines of `files` without what is for who reads the source, indentation, blank lines and lines
-/// of comment: no line of theirs begins inside a text.
+/// of comment: no line of theirs begins inside a text. Notices (`/*!`) stay.
 fn flush_left(files: &[&str]) -> String {
+    let is_comment = |line: &str| {
+        line.starts_with("//") || (line.starts_with("/*") && !line.starts_with("/*!") && line.ends_with("*/"))
+    };
     let lines = files.iter().flat_map(|file| file.lines()).map(str::trim_start);
-    lines.filter(|line| !line.is_empty() && !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect()
+    lines.filter(|line| !line.is_empty() && !is_comment(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// `style` without the blanks beside its punctuation, which no text in it has beside any.
+fn close_up(style: &str) -> String {
+    let blanks = [
+        (" {", "{"),
+        ("{ ", "{"),
+        ("; ", ";"),
+        (": ", ":"),
+        (", ", ","),
+        (" }", "}"),
+        ("}\n", "}"),
+        (";}", "}"),
+    ];
+    blanks.into_iter().fold(joined(style), |style, (blank, none)| style.replace(blank, none))
+}
+
+/// `text` without the ends of lines that something else ends or continues: no text in it goes over lines.
+fn joined(text: &str) -> String {
+    [";\n", ",\n", "{\n", "(\n", "[\n"]
+        .into_iter()
+        .fold(text.to_owned(), |text, end| text.replace(end, end.trim_end()))
 }
 
 /// How a policy names a style or script: <https://www.w3.org/TR/CSP3/#grammardef-hash-source>

@@ -30,7 +30,7 @@ const VALUES: &str = "[...document.querySelectorAll('[data-path]')].map((element
 const TEXTS: &str = "Object.fromEntries([...document.querySelectorAll('[data-path], [data-derived]')]
     .map((element) => [element.dataset.path ?? element.dataset.derived, element.textContent]))";
 /// What `/status` says only to be plotted, or for machines.
-const NOT_SHOWN: [&str; 5] = ["/sample", "/spool", "/stream/compression", "/stream/quota", "/streams"];
+const NOT_SHOWN: [&str; 3] = ["/sample", "/spool", "/stream/quota"];
 
 /// A service and a daemon in front of it.
 struct Scene {
@@ -166,6 +166,11 @@ async fn numbers_are_shown_in_units_for_people() {
         ("/stream/billed_bytes", json!(10_240), "10.0 KiB"),
         ("/stream/unpacked_billed_bytes", json!(102_400), "100 KiB"),
         ("/stream/packing", json!({ "packed": true, "reason": "S3 takes records as one text" }), ""),
+        (
+            "/stream/compression",
+            json!({ "input_bytes": 943_718_400_u64, "output_bytes": 209_715_200_u64 }),
+            "",
+        ),
         ("/stream/put_seconds_p99_below", json!(0.025), "< 25 ms"),
         ("/buffer/oldest_record_age_ms", json!(90_500), "1 min 30 s"),
         ("/uptime_seconds", json!(266_461), "3 d 2 h"),
@@ -183,11 +188,109 @@ async fn numbers_are_shown_in_units_for_people() {
     }
     assert_eq!(texts["factor"], "10 ×");
     assert_eq!(texts["saving"], "90.0 %");
+    assert_eq!(texts["ratio"], "4.50 ×");
+    assert_eq!(texts["/stream/compression/input_bytes"], "900 MiB");
     assert_eq!(texts["/stream/packing/packed"], "yes");
     assert_eq!(texts["/stream/packing/reason"], "S3 takes records as one text");
     // What was forged does not add up, and the page says so.
     let balance = page.evaluate("document.getElementById('balance').textContent").await;
     assert!(balance.as_str().unwrap().starts_with('✕'), "{balance}");
+}
+
+/// The rows of the table of streams: the texts of their cells; and what else says that there are several.
+const STREAMS: &str = "({
+    levels: [...document.querySelectorAll('#streams tbody [data-level]')].map((cell) => cell.dataset.level),
+    rows: [...document.querySelectorAll('#streams tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent)),
+    titles: [...document.querySelectorAll('#streams thead th')].map((title) => title.textContent),
+    shown: !document.getElementById('streams').hidden,
+    compressed: !document.getElementById('compressed').hidden,
+    name: document.querySelector('h1').textContent,
+    note: document.getElementById('monitor-note').textContent,
+})";
+
+/// One of several streams, as the status has it.
+fn one_of_several(name: &str, trouble: &Value) -> Value {
+    let held = if trouble.is_null() { 0 } else { 1234 };
+    json!({
+        "delivery_stream_name": name, "status": "ACTIVE", "trouble": trouble, "spool": { "bytes": 1_048_576 },
+        "ledger": { "held": { "records": held }, "delivered": { "records": 20_000_000 } },
+        "oldest_record_age_ms": if held > 0 { json!(90_500) } else { Value::Null },
+        "requests": { "PutRecordBatch": { "ok": 4, "throttled": 3 }, "PutRecord": { "throttled": 2 } },
+        "retried": { "InternalFailure": 5, "ThrottlingException": 6 },
+        "billed_bytes": 1_048_576, "unpacked_billed_bytes": 4_194_304,
+    })
+}
+
+// R-V11
+#[tokio::test]
+async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
+    let gone = ["listen.gone.address=tcp:127.0.0.1:0", "listen.gone.delivery_stream_name=gone"];
+    let scene = Scene::start(Faults::default(), &gone).await;
+    let Some(mut page) = Page::open(&scene.address).await else { return };
+    scene.daemon.write(&lines(100, 500)).await;
+    scene.daemon.until_settled(100).await;
+    // The answer that is held may be older.
+    let held = page.held().await;
+    page.show(held, Answer::Daemons, "null").await;
+    let held = page.held().await;
+    let status = held.status.clone().unwrap();
+    let [first, second] = &status["streams"].as_array().unwrap()[..] else { panic!("{status:#}") };
+    let name = first["delivery_stream_name"].as_str().unwrap();
+    let seen = page.show(held, Answer::Daemons, STREAMS).await;
+    assert_eq!(seen["shown"], true);
+    assert_eq!(seen["titles"][0], "Held");
+    assert_eq!(seen["name"], format!("{name} and 1 more"));
+    assert_eq!(seen["note"], format!("Of {name} alone."));
+    let rows = seen["rows"].as_array().unwrap();
+    assert!(rows[0][0].as_str().unwrap().starts_with(name), "{seen:#}");
+    assert_eq!(
+        (&rows[0][1], &rows[0][2], &rows[0][3]),
+        (&json!("0"), &json!("none"), &json!("100")),
+        "{seen:#}"
+    );
+    assert_eq!(
+        (&rows[0][4], &rows[0][5], &rows[0][8]),
+        (&json!("0"), &json!("0"), &json!("none")),
+        "{seen:#}"
+    );
+    assert_eq!(second["delivery_stream_name"], "gone");
+
+    // One that is in trouble, and says so in words of whoever answered.
+    let held = page.held().await;
+    let mut forged = held.status.clone().unwrap();
+    let hostile = "<b>no</b>";
+    let trouble =
+        json!({ "permanent": true, "error_code": hostile, "message": "it is not there", "since_ms": 42_000 });
+    forged["streams"] = json!([one_of_several("app", &Value::Null), one_of_several(hostile, &trouble)]);
+    let seen = page.show(held, Answer::Forged(&forged), STREAMS).await;
+    let figures = ["20.0 M", "11", "5", "1.00 MiB", "75.0 %", "1.00 MiB"];
+    let expected = |name: &'static str, held: [&'static str; 2]| [&[name][..], &held, &figures].concat();
+    assert_eq!(
+        seen["rows"],
+        json!([
+            expected("app ACTIVE", ["0", "none"]),
+            expected("<b>no</b> ACTIVE", ["1,234", "1 min 30 s"]),
+            ["<b>no</b> for 42 s: it is not there"],
+        ])
+    );
+
+    assert_eq!(seen["levels"], json!(["problem"]));
+    // What passes by itself looks otherwise.
+    let held = page.held().await;
+    set(&mut forged, "/streams/1/trouble/permanent", false.into());
+    let seen = page.show(held, Answer::Forged(&forged), STREAMS).await;
+    assert_eq!(seen["levels"], json!(["warning"]));
+
+    let held = page.held().await;
+    let mut single = held.status.clone().unwrap();
+    single["streams"] = json!([]);
+    let seen = page.show(held, Answer::Forged(&single), STREAMS).await;
+    assert_eq!(
+        seen,
+        json!({ "rows": [], "levels": [], "titles": seen["titles"], "shown": false, "compressed": false, "name": name, "note": seen["note"] })
+    );
+    assert_ne!(seen["note"], format!("Of {name} alone."));
+    page.assert_clean(&scene.address);
 }
 
 // R-M18
@@ -347,6 +450,9 @@ async fn the_page_fits_a_phone_and_a_desktop_and_can_be_read_in_light_and_dark()
         let permanent = level == "problem";
         status["stream"]["trouble"] =
             json!({ "permanent": permanent, "error_code": long, "message": long, "since_ms": 1 });
+        let trouble = status["stream"]["trouble"].clone();
+        status["stream"]["compression"] = json!({ "input_bytes": u64::MAX, "output_bytes": 1_u64 << 60 });
+        status["streams"] = json!([one_of_several(&long, &trouble), one_of_several("audit", &Value::Null)]);
         set(&mut status, "/ledger/dropped/buffer_full/records", json!(999_999_999_u64));
         page.show(held, Answer::Forged(&status), "null").await;
         for (width, scheme) in

@@ -127,10 +127,14 @@
     const accounted = (unit) =>
       sum([...side(["delivered", "dead_lettered", "held"], unit), total(ledger?.dropped, unit)]);
     const delivered = ledger?.delivered?.bytes;
-    const outcomes = Object.values(stream?.requests ?? {});
+    const { input_bytes: whole, output_bytes: made } = stream?.compression ?? {};
+    const each = (status.streams ?? []).flatMap((one, index) =>
+      Object.entries(deriveOf(one)).map(([name, value]) => [`/streams/${index}>${name}`, value]),
+    );
     return {
-      retried: stream ? sum(Object.values(stream.retried)) : undefined,
-      throttled: stream ? sum(outcomes.map((each) => each.throttled ?? 0)) : undefined,
+      ...deriveOf(stream),
+      ...Object.fromEntries(each),
+      ratio: made > 0 ? whole / made : undefined,
       dropped: total(ledger?.dropped, "records"),
       rejected: total(ledger?.rejected, "records"),
       taken_records: taken("records"),
@@ -138,7 +142,16 @@
       accounted_records: accounted("records"),
       accounted_bytes: accounted("bytes"),
       factor: delivered > 0 ? stream?.billed_bytes / delivered : undefined,
-      saving: stream?.unpacked_billed_bytes > 0 ? 1 - stream.billed_bytes / stream.unpacked_billed_bytes : undefined,
+    };
+  }
+
+  /** What follows from the figures of one stream, or of all together. */
+  function deriveOf(stream) {
+    if (!stream) return {};
+    return {
+      retried: sum(Object.values(stream.retried)),
+      throttled: sum(Object.values(stream.requests).map((each) => each.throttled ?? 0)),
+      saving: stream.unpacked_billed_bytes > 0 ? 1 - stream.billed_bytes / stream.unpacked_billed_bytes : undefined,
     };
   }
 
@@ -147,6 +160,18 @@
   const counts = (pointer) => [cell(`${pointer}/records`, "count"), cell(`${pointer}/bytes`, "bytes")];
   const row = (title, ...cells) => make("tr", {}, make("th", { scope: "row" }, title), ...cells);
   const nothing = (text) => make("tr", {}, make("td", { class: "note", colspan: 3 }, text));
+
+  /** What the table of streams has of each: title, shape, and its place; behind `>`, what is derived. */
+  const OF_STREAM = [
+    ["Held", "count", "/ledger/held/records"],
+    ["Oldest", "age", "/oldest_record_age_ms"],
+    ["Delivered", "count", "/ledger/delivered/records"],
+    ["Sent again", "count", ">retried"],
+    ["Throttled requests", "count", ">throttled"],
+    ["Billed", "bytes", "/billed_bytes"],
+    ["Saved", "share", ">saving"],
+    ["Spool", "bytes", "/spool/bytes"],
+  ];
 
   /** The lists of which only the status says how long they are. Made anew when their keys change. */
   const LISTS = {
@@ -173,6 +198,21 @@
       const rows = listeners.map((key) => row(text(key, "name"), make("td", { class: "long" }, text(key, "address"))));
       return rows.length ? rows : [nothing("None")];
     },
+    streams: (status, pointer) =>
+      (at(status, pointer) ?? []).flatMap(({ status: state, trouble }, index) => {
+        const place = below(pointer, index);
+        const name = row(value(`${place}/delivery_stream_name`, "text"));
+        if (state) name.firstChild.append(" ", value(`${place}/status`, "text", "small"));
+        for (const [title, shape, part] of OF_STREAM) {
+          const source = part[0] === "/" ? "data-path" : "data-derived";
+          name.append(make("td", { [source]: place + part, "data-as": shape, "data-title": title }));
+        }
+        if (!trouble) return [name];
+        const why = (part, shape) => value(`${place}/trouble/${part}`, shape);
+        const level = trouble.permanent ? "problem" : "warning";
+        const cell = make("td", { class: "long", colspan: 9, "data-level": level }, why("error_code", "text"), " for ", why("since_ms", "ms"), ": ", why("message", "text"));
+        return [name, make("tr", { class: "because" }, cell)];
+      }),
     problems: (status, pointer) =>
       Object.keys(at(status, pointer) ?? {}).map((action) =>
         make("li", {}, `${action}: `, value(below(pointer, action), "text")),
@@ -182,6 +222,7 @@
   /** Completes the rows of tables whose cells follow from their first. */
   function prepareRows() {
     for (const made of all("[data-count]")) made.append(...counts(made.dataset.count));
+    id("streams-head").append(...OF_STREAM.map(([title]) => make("th", { scope: "col" }, title)));
     for (const made of all("[data-reading]")) {
       const reading = `/monitor/readings/${made.dataset.reading}`;
       made.append(cell(`${reading}/value`, made.dataset.shape), cell(`${reading}/at`, "at"));
@@ -200,7 +241,7 @@
     for (const [kind, rows] of Object.entries(LISTS)) {
       for (const list of all(`[data-${kind}]`)) {
         const made = rows(status, list.dataset[kind], list.dataset);
-        const keys = made.map((element) => element.textContent + [...all("[data-path]", element)].map((leaf) => leaf.dataset.path)).join("\n");
+        const keys = made.map((element) => element.outerHTML).join("\n");
         if (list.keys !== keys) list.replaceChildren(...made);
         list.keys = keys;
       }
@@ -209,11 +250,14 @@
 
   /** What stands where a value is null for another reason than that it is unknown. */
   function instead(status, pointer) {
-    if (pointer === "/buffer/oldest_record_age_ms" && status.ledger?.held?.records === 0) return "none";
+    const [, whose, last] = pointer.match(/^(.*)\/(.*)$/);
+    const held = at(status, `${whose === "/buffer" ? "" : whose}/ledger/held/records`);
+    if (last === "oldest_record_age_ms" && held === 0) return "none";
     if (pointer.startsWith("/stream/packing/") && status.stream) return "not decided yet";
     if (pointer.startsWith("/monitor/") && pointer.endsWith("_ago") && status.monitor) return "not yet";
     if (pointer === "/monitor/encryption" && status.monitor?.status) return "none";
-    if (pointer.endsWith("/at")) return "";
+    if (last === "at") return "";
+    if (/^\/streams.*spool$/.test(whose)) return "none";
     return "unknown";
   }
 
@@ -221,7 +265,10 @@
     showLists(status);
     for (const element of all("[data-path]")) {
       const pointer = element.dataset.path;
-      if (element.dataset.as === "items") continue;
+      if (element.dataset.as === "items") {
+        element.dataset.value = JSON.stringify(at(status, pointer) ?? null);
+        continue;
+      }
       show(element, at(status, pointer), instead(status, pointer));
       // Before there is anything to compare with the daemon gives zeros, which are no rates.
       const isRate = pointer.startsWith("/rates/") || pointer === "/process/cpu";
@@ -247,10 +294,19 @@
       bar.classList.toggle("full", share >= 0.9);
     }
     showBalance(derived);
+    showStreams(status);
+    id("compressed").hidden = !status.stream?.compression;
     showMonitorNote(status);
     const trouble = status.stream?.trouble;
     id("trouble").hidden = !trouble;
     id("trouble").dataset.level = trouble?.permanent ? "problem" : "warning";
+  }
+
+  /** How many streams there are, where there are several. */
+  function showStreams(status) {
+    const several = status.streams?.length > 1;
+    id("streams").hidden = !several;
+    id("more").textContent = several ? ` and ${status.streams.length - 1} more` : "";
   }
 
   function showBalance({ taken_records: taken, accounted_records: accounted }) {
@@ -265,11 +321,11 @@
     balance.dataset.equal = equal;
   }
 
-  function showMonitorNote({ monitor }) {
+  function showMonitorNote({ monitor, streams, delivery_stream_name: name }) {
     const note = id("monitor-note");
     if (!monitor) note.textContent = "Monitoring is switched off: monitor.interval is 0s.";
     else if (!isKnown(monitor.described_ms_ago) && !isKnown(monitor.polled_ms_ago)) note.textContent = "Nothing is known of the stream yet.";
-    else note.textContent = "";
+    else note.textContent = streams?.length > 1 ? `Of ${name} alone.` : "";
     note.hidden = !note.textContent;
   }
 
@@ -302,14 +358,13 @@
     id("verdict").dataset.level = stopping && level === "ok" ? "warning" : level;
     mark(place, level);
     showReasons(status);
-    document.title = `${headline} · ${status.delivery_stream_name} · hydrant`;
+    document.title = `${headline} · ${status.delivery_stream_name}${id("more").textContent} · hydrant`;
     announce(`${place} ${level} ${status.state}`, `${headline}. ${sentence(why)}`);
   }
 
   /** Why it is not ready, except where that is what the sentence on the way says already. */
   function showReasons({ reasons = [], stuck, stream }) {
     const list = id("reasons");
-    list.dataset.value = JSON.stringify(reasons);
     const { error_code: code, message } = stream?.trouble ?? {};
     const said = [stuck?.why, `${code}: ${message}`];
     const news = reasons.filter((reason) => !said.includes(reason));
