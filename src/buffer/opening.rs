@@ -1,7 +1,7 @@
 //! The spool's start: its directory locked, what is in it found, mended and said once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{BufferSync, SpoolConfig};
 use crate::spool::{
@@ -27,23 +27,31 @@ pub fn divide(config: &SpoolConfig, streams: &[&str]) -> Vec<SpoolConfig> {
     streams.iter().enumerate().map(spool).collect()
 }
 
-/// Says where records may wait of streams that are none of `streams` any more.
-pub fn say_left(config: &SpoolConfig, streams: &[&str]) {
-    // Whoever can't list it was told so when it was opened.
-    for entry in fs::read_dir(&config.directory).into_iter().flatten().flatten() {
+/// Streams that are none of `streams` any more and of which records may wait, with the directories of their spools.
+#[must_use]
+pub fn left(config: &SpoolConfig, streams: &[&str]) -> Vec<(String, PathBuf)> {
+    // Whoever can't list it is told so when it is opened.
+    let entries = fs::read_dir(&config.directory).into_iter().flatten().flatten();
+    let left = entries.filter_map(|entry| {
         let name = entry.file_name();
-        let stream = name.to_str().and_then(|name| name.strip_prefix(STREAM_PREFIX));
-        let Some(stream) = stream.filter(|stream| !streams.iter().skip(1).any(|known| known == stream))
-        else {
-            continue;
-        };
+        let stream = name.to_str()?.strip_prefix(STREAM_PREFIX)?;
+        if streams.iter().skip(1).any(|known| *known == stream) {
+            return None;
+        }
         let directory = entry.path();
         // A spool whose records were all delivered at a clean stop has no segment left.
-        let waits = fs::read_dir(&directory).into_iter().flatten().flatten();
-        if waits.map(|file| file.path()).any(|file| file.extension().is_some_and(|it| it == "segment")) {
-            let directory = directory.display();
-            tracing::warn!(stream, %directory, "Records may wait in the spool of a stream that no listener feeds.");
-        }
+        let mut files = fs::read_dir(&directory).into_iter().flatten().flatten().map(|file| file.path());
+        let waits = files.any(|file| file.extension().is_some_and(|it| it == "segment"));
+        waits.then(|| (stream.to_owned(), directory))
+    });
+    left.collect()
+}
+
+/// Says where records may wait of streams that are none of `streams` any more.
+pub fn say_left(config: &SpoolConfig, streams: &[&str]) {
+    for (stream, directory) in left(config, streams) {
+        let directory = directory.display();
+        tracing::warn!(stream, %directory, "Records may wait in the spool of a stream that no listener feeds.");
     }
 }
 

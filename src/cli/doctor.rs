@@ -14,7 +14,8 @@ use http::Uri;
 use rustix::fs::Access;
 
 use super::options::TargetOptions;
-use crate::config::{AggregateMode, Algorithm, Config};
+use crate::buffer::opening;
+use crate::config::{AggregateMode, Algorithm, Config, SpoolConfig};
 use crate::firehose::{
     Class, Description, Destination, Publication, PutError, Sdk, Settings, Watch as _, WatchError, proxy,
 };
@@ -78,6 +79,8 @@ pub struct Finding {
     pub level: Level,
     /// What was looked at.
     pub subject: &'static str,
+    /// Whose it is, where there are several streams.
+    pub stream: Option<String>,
     /// What was found there.
     pub sentence: String,
     /// What to do about it, where the sentence does not say.
@@ -86,7 +89,7 @@ pub struct Finding {
 
 impl Finding {
     fn ok(subject: &'static str, sentence: impl Into<String>) -> Self {
-        Self { level: Level::Ok, subject, sentence: sentence.into(), remedy: None }
+        Self { level: Level::Ok, subject, stream: None, sentence: sentence.into(), remedy: None }
     }
 
     fn warning(subject: &'static str, sentence: impl Into<String>) -> Self {
@@ -95,6 +98,10 @@ impl Finding {
 
     fn problem(subject: &'static str, sentence: impl Into<String>) -> Self {
         Self { level: Level::Problem, ..Self::ok(subject, sentence) }
+    }
+
+    fn of(self, stream: Option<&str>) -> Self {
+        Self { stream: stream.map(ToOwned::to_owned), ..self }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -110,7 +117,9 @@ impl fmt::Display for Finding {
             Level::Warning => "warning",
             Level::Problem => "problem",
         };
-        write!(f, "{level:<7}  {}: {}", self.subject, self.sentence)?;
+        write!(f, "{level:<7}  {}", self.subject)?;
+        self.stream.iter().try_for_each(|stream| write!(f, " [{stream}]"))?;
+        write!(f, ": {}", self.sentence)?;
         self.remedy.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
     }
 }
@@ -129,15 +138,18 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
         network(&facts.network),
         clock(facts.skew_seconds),
     ];
-    findings.extend(judge(&facts.description, &facts.probe, config));
-    findings.extend(facts.metrics.as_ref().map(reading));
-    findings.extend(facts.publishing.as_ref().map(publishing));
-    for (stream, description, probe) in &facts.others {
-        let words = format!("records go to delivery stream `{stream}` as well");
-        findings.push(Finding::ok("configuration", words));
-        findings.extend(judge(description, probe, config));
+    let several = facts.streams.len() > 1;
+    for (index, sight) in facts.streams.iter().enumerate() {
+        if index > 0 {
+            let words = format!("records go to delivery stream `{}` as well", sight.name);
+            findings.push(Finding::ok("configuration", words));
+        }
+        let whose = several.then_some(&*sight.name);
+        findings.extend(judge(sight, config).into_iter().map(|finding| finding.of(whose)));
     }
-    findings.extend(spool::spool(facts.spool.as_ref(), config.buffer.spool.as_ref()));
+    findings.extend(facts.publishing.as_ref().map(publishing));
+    findings.extend(spool::spools(&facts.spools, several));
+    findings.extend(facts.left.iter().map(|(stream, directory)| spool::left(stream, directory)));
     findings.push(dead_letters(facts.store.as_ref(), config));
     findings.push(files(facts.files, config));
     findings.push(memory(facts.memory, config));
@@ -145,7 +157,8 @@ pub async fn run_doctor(config: &Config) -> Vec<Finding> {
 }
 
 /// What there is to say of one delivery stream.
-fn judge(description: &Described, probe: &Probed, config: &Config) -> Vec<Finding> {
+fn judge(sight: &StreamSight, config: &Config) -> Vec<Finding> {
+    let StreamSight { description, probe, metrics, .. } = sight;
     let mut findings = vec![describing(description), putting(probe)];
     if let Ok(description) = description {
         findings.push(stream(description));
@@ -155,11 +168,30 @@ fn judge(description: &Described, probe: &Probed, config: &Config) -> Vec<Findin
     if let (Ok(description), Some(compression)) = (description, config.aggregate.compression) {
         findings.extend(object_names(description, compression.algorithm));
     }
+    findings.extend(metrics.as_ref().map(reading));
     findings
 }
 
-type Described = Result<Description, WatchError>;
-type Probed = Result<(), PutError>;
+/// What was seen of one delivery stream.
+#[derive(Debug)]
+struct StreamSight {
+    name: String,
+    description: Result<Description, WatchError>,
+    probe: Result<(), PutError>,
+    /// `None` where the monitor is off.
+    metrics: Option<Result<(), WatchError>>,
+}
+
+impl StreamSight {
+    async fn look(sdk: &Sdk, config: &Config, name: &str) -> Self {
+        let (description, probe) = (sdk.describe(name).await, sdk.probe(name).await);
+        let metrics = match config.monitor.interval {
+            Some(_) => Some(read_metrics(sdk, name).await),
+            None => None,
+        };
+        Self { name: name.to_owned(), description, probe, metrics }
+    }
+}
 
 /// What was seen, nothing judged yet.
 #[derive(Debug)]
@@ -169,16 +201,14 @@ struct Facts {
     identity: Result<String, PutError>,
     network: Option<Network>,
     skew_seconds: Option<i64>,
-    description: Described,
-    probe: Probed,
-    /// The same of every other stream.
-    others: Vec<(String, Described, Probed)>,
-    /// `None` where the monitor is off.
-    metrics: Option<Result<(), WatchError>>,
+    /// The first one is that of `delivery_stream_name`.
+    streams: Vec<StreamSight>,
     /// `None` where nothing is to be published.
     publishing: Option<Result<(), WatchError>>,
-    /// `None` without one.
-    spool: Option<spool::Sight>,
+    /// That of each stream, in their order; none without `buffer.directory`.
+    spools: Vec<(String, SpoolConfig, spool::Sight)>,
+    /// Streams that nobody feeds any more, and where their records may wait.
+    left: Vec<(String, PathBuf)>,
     store: Option<Store>,
     files: Option<u64>,
     memory: Option<u64>,
@@ -241,16 +271,11 @@ impl Facts {
             Keys { id: id.into_iter().rev().collect(), expires: keys.expiry() }
         });
         let identity = sdk.identity().await;
-        let description = sdk.describe(&config.delivery_stream_name).await;
-        let probe = sdk.probe(&config.delivery_stream_name).await;
-        let mut others = Vec::new();
-        for stream in config.streams().into_iter().skip(1) {
-            others.push((stream.to_owned(), sdk.describe(stream).await, sdk.probe(stream).await));
+        let names = config.streams();
+        let mut streams = Vec::with_capacity(names.len());
+        for name in &names {
+            streams.push(StreamSight::look(&sdk, config, name).await);
         }
-        let metrics = match config.monitor.interval {
-            Some(_) => Some(read_metrics(&sdk, config).await),
-            None => None,
-        };
         let publishing = match &config.monitor.publish_namespace {
             Some(namespace) => Some(publish_nothing(&sdk, config, namespace).await),
             None => None,
@@ -265,12 +290,10 @@ impl Facts {
             identity,
             network,
             skew_seconds: sdk.clock_skew_seconds(),
-            description,
-            probe,
-            others,
-            metrics,
+            streams,
             publishing,
-            spool: config.buffer.spool.as_ref().map(|spool| spool::Sight::look(&spool.directory)),
+            spools: config.buffer.spool.as_ref().map_or_else(Vec::new, |spool| spool::look(spool, &names)),
+            left: config.buffer.spool.as_ref().map_or_else(Vec::new, |spool| opening::left(spool, &names)),
             store: config.dead_letter.directory.as_deref().and_then(Store::look),
             files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             memory: memory_limit(),
@@ -278,10 +301,10 @@ impl Facts {
     }
 }
 
-async fn read_metrics(sdk: &Sdk, config: &Config) -> Result<(), WatchError> {
+async fn read_metrics(sdk: &Sdk, stream: &str) -> Result<(), WatchError> {
     let (start, end) = poller::window(wall_clock());
     let queries: Vec<_> = queries(None, false).into_iter().map(|(_, query)| query).collect();
-    sdk.metrics(&config.delivery_stream_name, &queries, start, end).await.map(drop)
+    sdk.metrics(stream, &queries, start, end).await.map(drop)
 }
 
 /// A publication of no figures, which the service must refuse, once it has found it allowed.
@@ -640,6 +663,7 @@ mod tests {
         check(Finding::ok("region", "eu-west-1"), "ok       region: eu-west-1");
         check(clock(Some(-61)), "warning  clock: 61 s behind the service's; set it by NTP");
         check(region(&Err(error(Class::Permanent))), "problem  region: message");
+        check(Finding::ok("stream", "ACTIVE").of(Some("audit")), "ok       stream [audit]: ACTIVE");
     }
 
     #[test]

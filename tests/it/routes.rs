@@ -106,6 +106,70 @@ async fn status_has_the_requests_the_bill_and_the_compression_of_each_stream() {
     assert!(daemon.stop().await.status.success());
 }
 
+// R-V12
+#[tokio::test]
+async fn doctor_looks_at_each_stream_and_its_spool_and_at_those_that_nobody_feeds() {
+    let sink = two_streams().await;
+    let spool = tempfile::tempdir().unwrap();
+    let directory = format!("buffer.directory={}", spool.path().display());
+    let daemon = start(&sink, &[&directory]).await;
+    write(&daemon, "gone", &lines(100, 500)).await;
+    daemon.until("kept", |status| number(of(status, "gone"), "/spool/held/records") == 100).await;
+    let doctor = async |streams: &[&str]| {
+        let mut command = hydrant();
+        command.args([
+            "doctor",
+            "--stream",
+            STREAM,
+            "--endpoint-url",
+            &sink.local.url(),
+            "--set",
+            &directory,
+        ]);
+        for stream in streams {
+            command.args(["--set", &format!("listen.{stream}.address=tcp:127.0.0.1:0")]);
+            command.args(["--set", &format!("listen.{stream}.delivery_stream_name={stream}")]);
+        }
+        let output = command.output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let check = |said: &str, expected: &[&str]| {
+        for expected in expected {
+            assert!(said.lines().any(|line| line.starts_with(expected)), "no {expected:?} in\n{said}");
+        }
+    };
+
+    let (code, said) = doctor(&["audit", "gone"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    let at = spool.path().display();
+    let named = |words: &str| words.replace("STREAM", STREAM).replace("SPOOL", &at.to_string());
+    let expected = [
+        "ok       stream [STREAM]: ACTIVE",
+        "ok       cloudwatch:GetMetricData [STREAM]: allowed",
+        "ok       spool [STREAM]: SPOOL is writable and has room, in use by a running hydrant",
+        "ok       stream [audit]: ACTIVE",
+        "ok       cloudwatch:GetMetricData [audit]: allowed",
+        "ok       spool [audit]: SPOOL/stream-audit is writable and has room, in use by a running hydrant",
+        "problem  firehose:DescribeDeliveryStream [gone]: delivery stream `gone` was not found",
+        "ok       spooled records [gone]: 100 records of 50000 bytes wait",
+    ]
+    .map(named);
+    check(&said, &expected.each_ref().map(String::as_str));
+
+    let (code, said) = doctor(&["audit"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    check(
+        &said,
+        &[&named(
+            "warning  spooled records [gone]: SPOOL/stream-gone may have records of a stream that nothing feeds",
+        )],
+    );
+    let (code, said) = doctor(&[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    check(&said, &["ok       stream: ACTIVE", "ok       spool: ", "warning  spooled records [gone]: "]);
+    drop(daemon.kill().await);
+}
+
 // R-V2
 #[tokio::test]
 async fn a_dead_stream_does_not_block_another() {

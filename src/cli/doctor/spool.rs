@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Finding, Medium, Store};
+use crate::buffer::opening;
 use crate::config::SpoolConfig;
 use crate::spool::inspect::{Inspection, Summary};
 use crate::spool::{Disk, OpenError};
@@ -49,6 +50,11 @@ impl Sight {
             is_locked: is_locked(&directory.join("lock")),
             contents: Contents::look(directory, taken_bytes),
         }
+    }
+
+    /// Bytes that it may take and has not taken yet.
+    fn lacks(&self, config: &SpoolConfig) -> u64 {
+        config.limit_bytes.saturating_sub(self.taken_bytes)
     }
 }
 
@@ -100,17 +106,44 @@ fn is_lock_of(line: &str, inode: u64) -> bool {
     file.rsplit(':').next().and_then(|inode| inode.parse().ok()) == Some(inode)
 }
 
-/// What is to be thought of the directory, and of what is in it.
-pub(super) fn spool(sight: Option<&Sight>, config: Option<&SpoolConfig>) -> Vec<Finding> {
-    let (Some(sight), Some(config)) = (sight, config) else {
-        let without = "without a directory, what is held when the daemon is killed is gone";
-        return vec![Finding::warning("spool", without).remedy("set `buffer.directory`")];
-    };
-    let inside = contents(sight, &config.directory);
-    [directory(sight, config)].into_iter().chain(inside).collect()
+/// What is to be seen of the spool of each of `streams`.
+pub(super) fn look(config: &SpoolConfig, streams: &[&str]) -> Vec<(String, SpoolConfig, Sight)> {
+    let spools = streams.iter().zip(opening::divide(config, streams));
+    spools.map(|(name, spool)| ((*name).to_owned(), spool.clone(), Sight::look(&spool.directory))).collect()
 }
 
-fn directory(sight: &Sight, config: &SpoolConfig) -> Finding {
+/// What is to be thought of the directories, and of what is in them; each is named if there are `several`.
+pub(super) fn spools(spools: &[(String, SpoolConfig, Sight)], several: bool) -> Vec<Finding> {
+    if spools.is_empty() {
+        let without = "without a directory, what is held when the daemon is killed is gone";
+        return vec![Finding::warning("spool", without).remedy("set `buffer.directory`")];
+    }
+    // They are on one disk, and each may take what it lacks.
+    let mut promised = 0_u64;
+    let judge = |(name, config, sight): &(String, SpoolConfig, Sight)| {
+        let findings = spool(sight, config, promised);
+        promised = promised.saturating_add(sight.lacks(config));
+        let whose = several.then_some(&**name);
+        findings.into_iter().map(|finding| finding.of(whose)).collect::<Vec<_>>()
+    };
+    spools.iter().flat_map(judge).collect()
+}
+
+/// What is to be thought of records that may wait in `directory`, of a stream that nobody feeds any more.
+pub(super) fn left(stream: &str, directory: &Path) -> Finding {
+    let sentence =
+        format!("{} may have records of a stream that nothing feeds any more", directory.display());
+    let remedy = format!("let a listener or `route` name {stream} until they are delivered");
+    Finding::warning("spooled records", sentence).of(Some(stream)).remedy(remedy)
+}
+
+fn spool(sight: &Sight, config: &SpoolConfig, promised: u64) -> Vec<Finding> {
+    let inside = contents(sight, &config.directory);
+    [directory(sight, config, promised)].into_iter().chain(inside).collect()
+}
+
+/// `promised` is what other spools on the disk may take still.
+fn directory(sight: &Sight, config: &SpoolConfig, promised: u64) -> Finding {
     let (subject, shown) = ("spool", config.directory.display());
     let Some(place) = &sight.place else {
         return Finding::problem(subject, format!("{shown} cannot be looked at"))
@@ -136,13 +169,18 @@ fn directory(sight: &Sight, config: &SpoolConfig) -> Finding {
         }
         Medium::Disk => {}
     }
-    let lacks = config.limit_bytes.saturating_sub(sight.taken_bytes);
-    if place.free_bytes < lacks {
-        let (free, limit, taken) = (place.free_bytes, config.limit_bytes, sight.taken_bytes);
+    let lacks = sight.lacks(config);
+    let free = place.free_bytes.saturating_sub(promised);
+    if free < lacks {
+        let (limit, taken) = (config.limit_bytes, sight.taken_bytes);
+        let beside = match promised {
+            0 => String::new(),
+            promised => format!(" beside the {promised} that other streams' may take"),
+        };
         return Finding::warning(
             subject,
             format!(
-                "{shown} has {free} bytes free, and may take {lacks} more: {limit}, of which it has {taken}"
+                "{shown} has {free} bytes free{beside}, and may take {lacks} more: {limit}, of which it has {taken}"
             ),
         )
         .remedy("free some, or lower `buffer.disk`");
@@ -199,7 +237,7 @@ mod tests {
 
     fn levels(directory: &Path) -> Vec<Level> {
         let config = config(directory);
-        spool(Some(&Sight::look(directory)), Some(&config)).iter().map(|finding| finding.level).collect()
+        spool(&Sight::look(directory), &config, 0).iter().map(|finding| finding.level).collect()
     }
 
     // R-M16
@@ -210,7 +248,7 @@ mod tests {
             let place = Store { directory: config.directory.clone(), writable, medium, free_bytes };
             let sight =
                 Sight { place: Some(place), taken_bytes: MIB, is_locked: false, contents: Contents::Nothing };
-            let found = spool(Some(&sight), Some(&config));
+            let found = spool(&sight, &config, 0);
             assert_eq!(
                 found.iter().map(|finding| finding.level).collect::<Vec<_>>(),
                 [expected],
@@ -230,8 +268,44 @@ mod tests {
         check(true, Medium::Network, 3 * MIB, Level::Warning);
         check(false, Medium::Disk, 3 * MIB, Level::Problem);
         let sight = Sight { place: None, taken_bytes: 0, is_locked: false, contents: Contents::Nothing };
-        assert_eq!(spool(Some(&sight), Some(&config)).first().map(|it| it.level), Some(Level::Problem));
-        assert_eq!(spool(None, None).first().map(|it| it.level), Some(Level::Warning));
+        assert_eq!(spool(&sight, &config, 0).first().map(|it| it.level), Some(Level::Problem));
+        assert_eq!(spools(&[], false).first().map(|it| it.level), Some(Level::Warning));
+    }
+
+    // R-V12
+    #[test]
+    fn each_streams_spool_is_looked_at_and_all_of_them_want_room_on_the_one_disk() {
+        let config = config(Path::new("/spool"));
+        let names = ["app", "audit", "web"];
+        let spools: Vec<_> = names.into_iter().zip(opening::divide(&config, &names)).collect();
+        let look = |free_bytes| {
+            let sights = spools.iter().map(|(name, spool)| {
+                let (directory, medium) = (spool.directory.clone(), Medium::Disk);
+                let place = Store { directory, writable: true, medium, free_bytes };
+                let contents = Contents::Nothing;
+                let sight = Sight { place: Some(place), taken_bytes: 0, is_locked: false, contents };
+                (String::from(*name), spool.clone(), sight)
+            });
+            let found = super::spools(&sights.collect::<Vec<_>>(), true);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let each = 4 * MIB / 3;
+        assert_eq!(
+            look(3 * each),
+            [
+                "ok       spool [app]: /spool is writable and has room",
+                "ok       spool [audit]: /spool/stream-audit is writable and has room",
+                "ok       spool [web]: /spool/stream-web is writable and has room",
+            ]
+        );
+        let [app, audit, web] = &look(3 * each - 1)[..] else { panic!("three findings") };
+        assert!(app.starts_with("ok ") && audit.starts_with("ok "), "{app}\n{audit}");
+        let said = format!(
+            "warning  spool [web]: /spool/stream-web has {} bytes free beside the {} that other streams' may take",
+            each - 1,
+            2 * each
+        );
+        assert!(web.starts_with(&said), "{web}");
     }
 
     // R-M16
