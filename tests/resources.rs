@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hydrant::poller::publication::NAMES;
-use hydrant::telemetry::families::{Kind, families};
+use hydrant::telemetry::families::{Family, Kind, families};
 use hydrant::telemetry::now;
 use serde_json::Value;
 
@@ -177,6 +177,48 @@ fn occupy(cells: &mut BTreeSet<(u64, u64)>, name: &str, [x, y, width, height]: [
     for cell in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
         assert!(cells.insert(cell), "{name} lies over another at {cell:?}");
     }
+}
+
+// R-V11
+#[test]
+fn every_panel_is_of_the_chosen_streams_with_one_stream_as_with_several() {
+    let figures = figures::full();
+    figures.set_others(vec![std::sync::Arc::new(figures.of_another(std::sync::Arc::default()))]);
+    let labelled = |family: &Family| {
+        family.points.iter().any(|point| point.labels.iter().any(|(label, _)| *label == "stream"))
+    };
+    let of_streams: BTreeSet<String> = families(&figures, now())
+        .iter()
+        .filter(|family| labelled(family))
+        .map(|family| family.name().into_owned())
+        .collect();
+    let board = read(GRAFANA);
+    let targets = board["panels"].as_array().unwrap().iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut found = 0;
+    for expression in targets.map(|target| target["expr"].as_str().unwrap()) {
+        for Selector { metric, matchers } in selectors(expression) {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|ending| metric.strip_suffix(ending));
+            let is_of_stream =
+                of_streams.contains(metric) || base.is_some_and(|base| of_streams.contains(base));
+            let matcher = matchers.iter().find(|(label, ..)| *label == "stream").copied();
+            found += usize::from(is_of_stream);
+            match matcher {
+                None => assert!(!is_of_stream, "{metric} is of all streams, in {expression}"),
+                // A daemon with one stream does not name it, and is chosen by its instance.
+                Some(("stream", "=~", "$stream|")) => {
+                    assert!(is_of_stream, "{metric} has no stream, in {expression}")
+                }
+                // One after the other, each has a name.
+                Some(("stream", "=~", "$stream")) => {
+                    assert!(expression.contains("stream=\"\""), "{expression}")
+                }
+                Some(("stream", "=", "")) => assert!(expression.contains("label_join("), "{expression}"),
+                Some(other) => panic!("{metric} with {other:?}, in {expression}"),
+            }
+        }
+    }
+    assert!(found > 70, "only {found} series of streams were found");
 }
 
 #[test]

@@ -96,27 +96,99 @@ async fn every_alarm_is_valid_and_fires_when_it_should_and_only_then() {
     promtool(&["test", "rules", "prometheus-alerts.test.yaml"], "").await;
 }
 
+/// The dashboard's expressions as Grafana puts its variables in, each with the title of its panel.
+fn expressions(streams: &str) -> Vec<(String, String)> {
+    let board = std::fs::read_to_string(Path::new(RESOURCES).join("grafana-dashboard.json")).unwrap();
+    let board: Value = serde_json::from_str(&board).unwrap();
+    let concrete = |expression: &str| {
+        let range = expression.replace("$__rate_interval", "1m").replace("$__range", "1h");
+        range.replace("$job", "hydrant").replace("$instance", "a|b").replace("$stream", streams)
+    };
+    let of_panel = |panel: &Value| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+        targets.into_iter().map(move |target| (title.clone(), concrete(target["expr"].as_str().unwrap())))
+    };
+    board["panels"].as_array().unwrap().iter().flat_map(of_panel).collect()
+}
+
+/// Two daemons: `a` with one stream, which it does not name, and `b` with two.
+// R-V11
+#[tokio::test]
+async fn the_dashboard_tells_streams_apart_and_sums_those_that_are_chosen() {
+    if !has_promtool() {
+        return;
+    }
+    let info = |instance: &str, stream: &str| {
+        let series = format!(
+            "hydrant_info{{job=\"hydrant\",instance=\"{instance}\",delivery_stream_name=\"{stream}\",version=\"1\"}}"
+        );
+        json!({ "series": series, "values": "1x10" })
+    };
+    let mut series = vec![info("a", "web"), info("b", "app")];
+    for (labels, growth) in [
+        ("instance=\"a\"", 30),
+        ("instance=\"b\",stream=\"app\"", 300),
+        ("instance=\"b\",stream=\"audit\"", 3000),
+    ] {
+        let counters = [
+            ("hydrant_records_delivered_total", growth),
+            ("hydrant_billed_bytes_total", growth),
+            ("hydrant_unpacked_billed_bytes_total", 4 * growth),
+            ("hydrant_compression_input_bytes_total", 5 * growth),
+            ("hydrant_compression_output_bytes_total", growth),
+        ];
+        series.extend(counters.map(|(name, growth)| {
+            json!({ "series": format!("{name}{{job=\"hydrant\",{labels}}}"), "values": format!("0+{growth}x10") })
+        }));
+        let held = format!("hydrant_records_held{{job=\"hydrant\",{labels}}}");
+        series.push(json!({ "series": held, "values": format!("{growth}x10") }));
+    }
+    let of = |title: &str, index: usize, streams: &str| {
+        let all = expressions(streams);
+        all.into_iter().filter(|(of, _)| of == title).nth(index).unwrap_or_else(|| panic!("no {title}")).1
+    };
+    let by_stream = |values: &[(&str, u64)]| -> Vec<Value> {
+        let sample = |(stream, value): &(&str, u64)| json!({ "labels": format!("{{stream=\"{stream}\"}}"), "value": value });
+        values.iter().map(sample).collect()
+    };
+    let sum = |value: f64| vec![json!({ "labels": "{}", "value": value })];
+    let all = "app|audit|web";
+    let tests = [
+        (of("Delivered, by stream", 0, all), by_stream(&[("app", 10), ("audit", 100), ("web", 1)])),
+        (of("Delivered, by stream", 0, "audit"), by_stream(&[("audit", 100)])),
+        (of("Held, by stream", 0, all), by_stream(&[("app", 300), ("audit", 3000), ("web", 30)])),
+        (of("Held, by stream", 0, "web"), by_stream(&[("web", 30)])),
+        // What has no name is chosen by its instance.
+        (of("Records in and out", 1, all), sum(111.0)),
+        (of("Records in and out", 1, "audit").replace("a|b", "b"), sum(100.0)),
+        (of("Records in and out", 1, "web").replace("a|b", "a"), sum(1.0)),
+        (of("Billed, and what it would be unpacked", 0, all), sum(111.0)),
+        (of("Billed, and what it would be unpacked", 1, all), sum(444.0)),
+        (of("Saved by packing and compression", 0, all), sum(0.75)),
+        (of("Compression ratio", 0, "app"), sum(5.0)),
+    ];
+    let test = |(expression, samples): (String, Vec<Value>)| json!({ "expr": expression, "eval_time": "5m", "exp_samples": samples });
+    let tests: Vec<Value> = tests.into_iter().map(test).collect();
+    let group = json!({ "interval": "30s", "input_series": series, "promql_expr_test": tests });
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dashboard.test.yaml");
+    let file = json!({ "rule_files": [], "evaluation_interval": "30s", "tests": [group] });
+    std::fs::write(&path, file.to_string()).unwrap();
+    promtool(&["test", "rules", path.to_str().unwrap()], "").await;
+}
+
 /// promtool parses no lone expression, but it parses rules: one is made of each.
 #[tokio::test]
 async fn every_expression_of_the_dashboard_is_valid() {
     if !has_promtool() {
         return;
     }
-    let board = std::fs::read_to_string(Path::new(RESOURCES).join("grafana-dashboard.json")).unwrap();
-    let board: Value = serde_json::from_str(&board).unwrap();
-    let panels = board["panels"].as_array().unwrap().iter();
-    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
-    // As Grafana puts its variables in.
-    let concrete = |expression: &str| {
-        let range = expression.replace("$__rate_interval", "1m").replace("$__range", "1h");
-        range.replace("$job", "hydrant").replace("$instance", "a|b")
-    };
-    let rule = |(number, target): (usize, &Value)| {
-        let expression = concrete(target["expr"].as_str().unwrap());
+    let rule = |(number, (_, expression)): (usize, (String, String))| {
         assert!(!expression.contains('$'), "{expression} has a variable that is not known here");
         json!({ "record": format!("dashboard:{number}"), "expr": expression })
     };
-    let rules: Vec<Value> = targets.enumerate().map(rule).collect();
+    let rules: Vec<Value> = expressions("web|app").into_iter().enumerate().map(rule).collect();
     assert!(rules.len() > 50, "only {} expressions were found", rules.len());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rules.yaml");
