@@ -36,8 +36,15 @@ interface Settings {
   readonly bufferingIntervalSeconds: number;
   /** … or with this much, 1 to 128 MiB, whichever comes first. */
   readonly bufferingSizeMiB: number;
-  /** Of the objects: UNCOMPRESSED, GZIP, ZIP, SNAPPY or HADOOP_SNAPPY. */
+  /** hydrant's `aggregate.compression`: none, gzip or zstd. */
+  readonly aggregateCompression: string;
+  /**
+   * What Firehose compresses objects to: UNCOMPRESSED, GZIP, ZIP, SNAPPY or HADOOP_SNAPPY. Empty is GZIP, and UNCOMPRESSED
+   * where hydrant has compressed them.
+   */
   readonly compression: string;
+  /** What the objects' names end with. Empty is what hydrant's compression wants, or else what Firehose takes by itself. */
+  readonly fileExtension: string;
   /** Objects are deleted after so many days; 0 keeps them for ever. */
   readonly retentionDays: number;
   /** hydrant's `monitor.publish_namespace`; without one, no alarm is on hydrant's own figures. */
@@ -47,6 +54,9 @@ interface Settings {
   /** … or an address for which one is made; with neither, alarms only change their colour. */
   readonly alarmEmail: string;
 }
+
+/** By hydrant's `aggregate.compression`, what readers know such files by. */
+const EXTENSIONS: Record<string, string> = { none: '', gzip: '.gz', zstd: '.zst' };
 
 const COMPRESSIONS = ['UNCOMPRESSED', 'GZIP', 'ZIP', 'SNAPPY', 'HADOOP_SNAPPY'];
 
@@ -72,7 +82,10 @@ function settings(node: Node): Settings {
     deliveryStreamName: text('deliveryStreamName', /^[\w.-]{1,64}$/, '1 to 64 letters, digits, "_", "." or "-"'),
     bufferingIntervalSeconds: whole('bufferingIntervalSeconds', 0, 900),
     bufferingSizeMiB: whole('bufferingSizeMiB', 1, 128),
-    compression: text('compression', new RegExp(`^(${COMPRESSIONS.join('|')})$`), `one of ${COMPRESSIONS.join(', ')}`),
+    aggregateCompression: text('aggregateCompression', /^(none|gzip|zstd)$/, 'none, gzip or zstd, as aggregate.compression of hydrant'),
+    compression: text('compression', new RegExp(`^(|${COMPRESSIONS.join('|')})$`), `one of ${COMPRESSIONS.join(', ')}, or empty`),
+    // https://docs.aws.amazon.com/firehose/latest/APIReference/API_ExtendedS3DestinationConfiguration.html
+    fileExtension: text('fileExtension', /^$|^\.[0-9a-z!\-_.*'()]{1,127}$/, 'a dot and up to 127 of a-z, 0-9 and !-_.*\'(), or empty'),
     retentionDays: whole('retentionDays', 0, 36500),
     metricsNamespace: text('metricsNamespace', /^(?!AWS\/)[\w.\-/#: ]{0,255}$/, 'a CloudWatch namespace outside AWS/, or empty'),
     alarmTopicArn: text('alarmTopicArn', /^$|^arn:[\w-]+:sns:[\w-]+:\d{12}:[\w.-]+$/, 'the ARN of an SNS topic, or empty'),
@@ -81,10 +94,18 @@ function settings(node: Node): Settings {
   if (all.alarmTopicArn && all.alarmEmail) {
     faults.push('alarmTopicArn and alarmEmail are both set: subscribe the address to the topic, and leave it out here');
   }
+  const extension = EXTENSIONS[all.aggregateCompression] ?? '';
+  if (extension && !['', 'UNCOMPRESSED'].includes(all.compression)) {
+    faults.push(`compression is ${all.compression}, and aggregateCompression ${all.aggregateCompression}: what hydrant has compressed must not be compressed again, and it sends nothing to a stream that would; leave compression empty`);
+  }
+  if (extension && all.fileExtension && !all.fileExtension.endsWith(extension)) {
+    faults.push(`fileExtension is ${JSON.stringify(all.fileExtension)}: it must end with ${extension}, by which readers know what aggregateCompression makes`);
+  }
   if (faults.length > 0) {
     throw new Error(`cdk.json, or --context: ${faults.join('; ')}`);
   }
-  return all;
+  const compression = all.compression || (extension ? 'UNCOMPRESSED' : 'GZIP');
+  return { ...all, compression, fileExtension: all.fileExtension || extension };
 }
 
 /** The stream, where it delivers to, who may put into it, and what watches it. */
@@ -150,7 +171,7 @@ class HydrantStack extends cdk.Stack {
   }
 
   private deliveryStream(bucket: s3.Bucket, errors: logs.LogGroup): firehose.DeliveryStream {
-    const { deliveryStreamName, bufferingIntervalSeconds, bufferingSizeMiB, compression } = this.settings;
+    const { deliveryStreamName, bufferingIntervalSeconds, bufferingSizeMiB, compression, fileExtension } = this.settings;
     return new firehose.DeliveryStream(this, 'Stream', {
       deliveryStreamName,
       // At rest within Firehose, by a key that is AWS's: producers need no right to use it.
@@ -159,6 +180,7 @@ class HydrantStack extends cdk.Stack {
         bufferingInterval: cdk.Duration.seconds(bufferingIntervalSeconds),
         bufferingSize: cdk.Size.mebibytes(bufferingSizeMiB),
         compression: compression === 'UNCOMPRESSED' ? undefined : firehose.Compression.of(compression),
+        fileExtension: fileExtension || undefined,
         dataOutputPrefix: 'records/!{timestamp:yyyy/MM/dd/HH}/',
         errorOutputPrefix: 'errors/!{firehose:error-output-type}/!{timestamp:yyyy/MM/dd}/',
         loggingConfig: new firehose.EnableLogging(errors),

@@ -340,7 +340,7 @@ fn every_setting_changes_what_it_is_for() {
     assert_eq!(template["Outputs"]["Region"]["Value"], "eu-west-1");
     let (_, stream) = only(&template, "AWS::KinesisFirehose::DeliveryStream");
     assert_eq!(stream["Properties"]["DeliveryStreamName"], "web.access");
-    let destination = &stream["Properties"]["ExtendedS3DestinationConfiguration"];
+    let destination = destination(&changed);
     assert_eq!(destination["BufferingHints"], json!({ "IntervalInSeconds": 900, "SizeInMBs": 1 }));
     assert_eq!(destination["CompressionFormat"], Value::Null);
     let (_, bucket) = only(&template, "AWS::S3::Bucket");
@@ -370,6 +370,42 @@ fn every_setting_changes_what_it_is_for() {
     lint(&changed);
 }
 
+/// The destination of a stack with these settings.
+fn destination(synthesis: &Synthesis) -> Value {
+    let template = synthesis.template();
+    let (_, stream) = only(&template, "AWS::KinesisFirehose::DeliveryStream");
+    stream["Properties"]["ExtendedS3DestinationConfiguration"].clone()
+}
+
+// R-R4
+#[test]
+fn what_hydrant_compresses_is_not_compressed_again_and_named_by_its_format() {
+    let Some(cdk) = cdk() else { return };
+    let check = |settings: &[&str], format: Value, extension: Value| {
+        let synthesis = cdk.synth(settings);
+        let destination = destination(&synthesis);
+        let have = (&destination["CompressionFormat"], &destination["FileExtension"]);
+        assert_eq!(have, (&format, &extension), "{settings:?}");
+        lint(&synthesis);
+    };
+    check(&["aggregateCompression=zstd"], Value::Null, ".zst".into());
+    check(
+        &["aggregateCompression=gzip", "compression=UNCOMPRESSED", "fileExtension=.json.gz"],
+        Value::Null,
+        ".json.gz".into(),
+    );
+    check(&["fileExtension=.json"], "GZIP".into(), ".json".into());
+    // Both would be read by nobody.
+    let wrong = cdk.synth(&["aggregateCompression=zstd", "compression=GZIP", "fileExtension=.gz"]);
+    assert!(wrong.has_failed());
+    for expected in [
+        "compression is GZIP, and aggregateCompression zstd: what hydrant has compressed must not be compressed again",
+        r#"fileExtension is ".gz": it must end with .zst"#,
+    ] {
+        assert!(wrong.said().contains(expected), "{expected}\nnot in: {}", wrong.said());
+    }
+}
+
 // R-R4
 #[test]
 fn wrong_settings_are_named_all_at_once() {
@@ -377,6 +413,8 @@ fn wrong_settings_are_named_all_at_once() {
     let wrong = cdk.synth(&[
         "region=moon",
         "compression=LZMA",
+        "aggregateCompression=lz4",
+        "fileExtension=gz",
         "bufferingSizeMiB=129",
         "bufferingIntervalSeconds=soon",
         "metricsNamespace=AWS/Firehose",
@@ -384,7 +422,9 @@ fn wrong_settings_are_named_all_at_once() {
     assert!(wrong.has_failed());
     for expected in [
         r#"region is "moon": it must be the name of an AWS region, such as eu-west-1"#,
-        r#"compression is "LZMA": it must be one of UNCOMPRESSED, GZIP, ZIP, SNAPPY, HADOOP_SNAPPY"#,
+        r#"compression is "LZMA": it must be one of UNCOMPRESSED, GZIP, ZIP, SNAPPY, HADOOP_SNAPPY, or empty"#,
+        r#"aggregateCompression is "lz4": it must be none, gzip or zstd"#,
+        r#"fileExtension is "gz": it must be a dot and up to 127"#,
         "bufferingSizeMiB is 129: it must be 1 to 128",
         r#"bufferingIntervalSeconds is "soon": it must be a whole number, 0 to 900"#,
         r#"metricsNamespace is "AWS/Firehose": it must be a CloudWatch namespace outside AWS/, or empty"#,
