@@ -16,8 +16,8 @@ use crate::budget::Reservation;
 
 /// Where a chunk came from, told of what became of its records.
 ///
-/// The receiver of these calls is the connection's acknowledgement state; chunks without one
-/// (listeners with `acks = "off"`) carry none.
+/// The receiver of these calls is the connection's acknowledgement state; chunks of listeners with `acks = "off"`
+/// carry none.
 pub trait Origin: Send + Sync + std::fmt::Debug {
     /// `records` records, the first of them number `first` on the connection, have reached the level
     /// that their [`Claim`] names.
@@ -27,6 +27,8 @@ pub trait Origin: Send + Sync + std::fmt::Debug {
 /// How far a record has come, as far as its producer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// It is in its stream's buffer.
+    Received,
     /// The spool has it, through whatever `buffer.sync` says.
     Durable,
     /// Firehose answered that it has it.
@@ -42,6 +44,13 @@ pub struct Claim {
     pub level: Level,
     /// Number on the connection of the first record.
     pub first: u64,
+}
+
+impl Claim {
+    /// Tells that the first `records` of the run have reached the level.
+    pub fn reached(&self, records: usize) {
+        self.origin.reached(self.first, u64::try_from(records).unwrap_or(u64::MAX));
+    }
 }
 
 /// The records of one read: their bytes in wire form and the end of each.

@@ -32,7 +32,7 @@ pub use stamp::Stamp;
 
 use crate::budget::{Budget, Reservation};
 use crate::config::OnFull;
-use crate::record::Chunk;
+use crate::record::{Chunk, Level};
 
 /// Slots of the channel of chunks. The flush task empties it whenever it runs, so this bounds
 /// how many chunks listeners can read between two of its turns, not how many can be held.
@@ -198,9 +198,18 @@ impl Intake {
             return router.accept(chunk).await;
         }
         self.ledger.received(Count::of(chunk.records(), chunk.bytes()));
-        if let Err(async_channel::SendError(chunk)) = self.chunks.send(chunk).await {
+        self.pass_on(chunk).await;
+    }
+
+    /// Passes on a chunk that is counted as received, and tells its producer so.
+    async fn pass_on(&self, chunk: Chunk) {
+        let (records, claim) = (chunk.records(), chunk.claim(Level::Received).cloned());
+        match self.chunks.send(chunk).await {
+            Ok(()) => claim.iter().for_each(|claim| claim.reached(records)),
             // The flush task is gone, which only a second signal brings about.
-            self.ledger.dropped(DropReason::Shutdown, Count::of(chunk.records(), chunk.bytes()));
+            Err(async_channel::SendError(chunk)) => {
+                self.ledger.dropped(DropReason::Shutdown, Count::of(chunk.records(), chunk.bytes()));
+            }
         }
     }
 

@@ -81,9 +81,7 @@ impl Router {
             intake.ledger.dropped(DropReason::BufferFull, count);
             return self.say_dropped(count);
         };
-        if intake.chunks.send(chunk.held_by(hold)).await.is_err() {
-            intake.ledger.dropped(DropReason::Shutdown, count);
-        }
+        intake.pass_on(chunk.held_by(hold)).await;
     }
 
     /// Hands the records of `chunk` over to their streams' buffers. Must not be dropped before it is done.
@@ -124,10 +122,7 @@ impl Router {
                 let part = part.into_chunk(&chunk, hold, self.stamps.as_deref());
                 let copied = Count::of(part.records(), part.bytes());
                 intake.ledger.received(copied.without(count));
-                if intake.chunks.send(part).await.is_err() {
-                    // The flush task is gone, which only a second signal brings about.
-                    intake.ledger.dropped(DropReason::Shutdown, copied);
-                }
+                intake.pass_on(part).await;
             }
         }
     }
@@ -314,6 +309,32 @@ mod tests {
             }
         }
         assert_eq!(sequence, RECORDS as u64);
+    }
+
+    // R-V7
+    #[tokio::test]
+    async fn what_a_full_stream_drops_is_never_told_to_be_received() {
+        let budget = |bytes| crate::budget::Budget::new(bytes);
+        let stream = |budget| crate::buffer::channel(budget, OnFull::DropNewest, Arc::default());
+        let (taken, read_into) = (budget(1000), budget(500));
+        let _all = taken.try_reserve(1000).unwrap();
+        let ((full, _full), (free, outlet)) = (stream(taken), stream(budget(10_000)));
+        let router = Router::new(vec![full, free], Routes::new("k", [("a", 0)], 1), None);
+        let check = async |kinds: &[&str], expected: &[(u64, u64)]| {
+            let records: Vec<_> = kinds.iter().map(|kind| format!("{{\"k\":\"{kind}\"}}\n")).collect();
+            let ends =
+                (1..=kinds.len()).map(|count| u32::try_from(count * records[0].len()).unwrap()).collect();
+            let origin = Arc::new(Reached::default());
+            let claim = Claim { origin: Arc::clone(&origin) as _, level: Level::Received, first: 100 };
+            let hold = read_into.try_reserve(500).unwrap();
+            let chunk = Chunk::new(records.concat().into(), ends, now(), hold).with_claim(Some(claim));
+            router.accept(chunk).await;
+            assert_eq!(*origin.0.lock().unwrap(), expected, "{kinds:?}");
+        };
+        check(&["b", "b"], &[(100, 2)]).await;
+        check(&["a", "a"], &[]).await;
+        check(&["b", "a", "b", "b"], &[(100, 1), (102, 2)]).await;
+        assert_eq!(outlet.chunks.len(), 2);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 //! answers of its own, each of those once all records before it have reached that level.
 //!
 //! The count never runs ahead: it covers a record only when every record before it on the
-//! connection is covered too. A record that was dropped or dead-lettered is never delivered, and
-//! one that was dropped before the spool had it is never durable, so the count stops before it.
+//! connection is covered too. A record that was dropped or dead-lettered is never delivered,
+//! one that was dropped before the spool had it is never durable, and one that a full buffer turned away is never
+//! received, so the count stops before it. An answer that waits for such a record is never given.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -26,8 +27,10 @@ const MAX_REPLIES: usize = 4096;
 pub(super) struct Acker {
     level: Acks,
     tells: Tells,
-    /// Records accepted on this connection.
+    /// Records handed over on this connection, and before them those of a count that were dropped instead.
     accepted: u64,
+    /// The first record of those; whatever comes later, no count goes beyond.
+    missed: Option<u64>,
     progress: Arc<Progress>,
     /// What is still to be written.
     line: Vec<u8>,
@@ -62,19 +65,38 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, Reached> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Goes on behind those below `end` that never get there; returns how far that is.
+    fn pass(&self, end: u64) -> u64 {
+        let mut state = self.lock();
+        let past = state.above.range(..end).next_back().map_or(end, |(_, past)| end.max(*past));
+        state.above.retain(|first, _| *first >= end);
+        let first = state.prefix;
+        state.add(first, past.saturating_sub(first));
+        state.prefix
+    }
 }
 
-impl Origin for Progress {
-    fn reached(&self, first: u64, records: u64) {
-        let mut state = self.lock();
-        let Reached { prefix, above } = &mut *state;
-        above.insert(first, first + records);
+impl Reached {
+    fn add(&mut self, first: u64, records: u64) {
+        let Self { prefix, above } = self;
+        // Ranges that touch become one, so that behind a record that never gets there they stay few.
+        let end = above.remove(&(first + records)).unwrap_or(first + records);
+        match above.range_mut(..first).next_back() {
+            Some((_, before)) if *before == first => *before = end,
+            _ => drop(above.insert(first, end)),
+        }
         while let Some(range) = above.first_entry()
             && range.key() == prefix
         {
             *prefix = range.remove();
         }
-        drop(state);
+    }
+}
+
+impl Origin for Progress {
+    fn reached(&self, first: u64, records: u64) {
+        self.lock().add(first, records);
         self.changed.notify_one();
     }
 }
@@ -83,7 +105,7 @@ impl Acker {
     /// For a protocol whose producers are told nothing but counts.
     pub(super) fn counting(level: Acks) -> Self {
         let tells = if level == Acks::Off { Tells::Nothing } else { Tells::Count(0) };
-        Self { level, tells, accepted: 0, progress: Arc::default(), line: Vec::new() }
+        Self { level, tells, accepted: 0, missed: None, progress: Arc::default(), line: Vec::new() }
     }
 
     /// For a protocol that has answers of its own.
@@ -121,11 +143,37 @@ impl Acker {
         let first = self.accepted;
         self.accepted += u64::try_from(records).unwrap_or(u64::MAX);
         let level = match self.level {
-            Acks::Off | Acks::Received => return None,
+            Acks::Off => return None,
+            Acks::Received => Level::Received,
             Acks::Durable => Level::Durable,
             Acks::Delivered => Level::Delivered,
         };
         Some(Claim { origin: Arc::clone(&self.progress) as _, level, first })
+    }
+
+    /// Records were dropped instead of accepted. Answers are not given to those who wait for them, which is the framer's
+    /// matter; a count stops before them.
+    pub(super) fn miss(&mut self, records: u64) {
+        if let Tells::Count(_) = self.tells {
+            self.missed.get_or_insert(self.accepted);
+            self.accepted += records;
+        }
+    }
+
+    /// The number of records, from the first on, that have reached the level.
+    fn reached(&self) -> u64 {
+        match self.level {
+            Acks::Off => self.accepted,
+            Acks::Received | Acks::Durable | Acks::Delivered => self.progress.lock().prefix,
+        }
+    }
+
+    /// How far the count may come yet. What is received is so when it was handed over, or never.
+    fn attainable(&self) -> u64 {
+        match self.level {
+            Acks::Off | Acks::Received => self.reached(),
+            Acks::Durable | Acks::Delivered => self.missed.unwrap_or(self.accepted),
+        }
     }
 
     /// Puts what may be told into words, unless the last words are still being written.
@@ -133,10 +181,7 @@ impl Acker {
         if !self.line.is_empty() || !self.is_on() {
             return;
         }
-        let reached = match self.level {
-            Acks::Off | Acks::Received => self.accepted,
-            Acks::Durable | Acks::Delivered => self.progress.lock().prefix,
-        };
+        let reached = self.reached();
         match &mut self.tells {
             Tells::Nothing => {}
             Tells::Count(told) if reached > *told => {
@@ -145,8 +190,17 @@ impl Acker {
             }
             Tells::Count(_) => {}
             Tells::Replies(replies) => {
-                while let Some((_, reply)) = replies.pop_front_if(|(records, _)| *records <= reached) {
-                    self.line.extend_from_slice(&reply);
+                let mut reached = reached;
+                while let Some((records, _)) = replies.front() {
+                    // What was handed over is received by now, or never. Those behind it have answers of their own.
+                    let never = *records > reached && self.level == Acks::Received;
+                    if never {
+                        reached = self.progress.pass(*records);
+                    } else if *records > reached {
+                        break;
+                    }
+                    let reply = replies.pop_front().filter(|_| !never);
+                    self.line.extend(reply.into_iter().flat_map(|(_, reply)| reply));
                 }
             }
         }
@@ -197,13 +251,15 @@ impl Acker {
         !self.line.is_empty()
     }
 
-    /// Whether the producer has been told of every record that was accepted.
+    /// Whether the producer has been told all that there will be to tell of the records that were accepted.
     pub(super) fn is_settled(&self) -> bool {
         self.line.is_empty()
             && match &self.tells {
                 Tells::Nothing => true,
-                Tells::Count(told) => *told == self.accepted,
-                Tells::Replies(replies) => replies.is_empty(),
+                Tells::Count(told) => *told == self.attainable(),
+                Tells::Replies(replies) => {
+                    replies.front().is_none_or(|(records, _)| *records > self.attainable())
+                }
             }
     }
 }
@@ -232,6 +288,65 @@ mod tests {
         origin.reached(7, 3);
         assert_eq!(told(&mut acker), "10\n");
         assert!(acker.is_settled());
+    }
+
+    // R-P12
+    #[test]
+    fn the_count_stops_before_a_record_that_was_dropped() {
+        let told = |acker: &mut Acker| {
+            acker.compose();
+            String::from_utf8(std::mem::take(&mut acker.line)).unwrap()
+        };
+        for acks in [Acks::Received, Acks::Durable, Acks::Delivered] {
+            let mut acker = Acker::counting(acks);
+            acker.accept(3).unwrap().reached(3);
+            acker.miss(2);
+            let after = acker.accept(4).unwrap();
+            assert_eq!(after.first, 5);
+            after.reached(4);
+            assert_eq!(told(&mut acker), "3\n");
+            assert!(acker.is_settled(), "{acks:?}");
+        }
+        // Some of those that were handed over found their stream full.
+        let mut acker = Acker::counting(Acks::Received);
+        let Claim { origin, first, .. } = acker.accept(6).unwrap();
+        origin.reached(first, 2);
+        origin.reached(first + 4, 2);
+        assert_eq!(told(&mut acker), "2\n");
+        assert!(acker.is_settled());
+    }
+
+    // R-F3
+    #[test]
+    fn an_answer_to_records_of_which_a_stream_had_no_room_for_one_is_not_given_and_the_next_is() {
+        let mut acker = Acker::replying(Acks::Received);
+        let reply = |records, bytes| Reply { records, bytes: Bytes::from_static(bytes) };
+        acker.reply([reply(2, b"one"), reply(4, b"two"), reply(6, b"three")]);
+        let Claim { origin, .. } = acker.accept(7).unwrap();
+        origin.reached(0, 3);
+        origin.reached(4, 3);
+        acker.compose();
+        assert_eq!(std::mem::take(&mut acker.line), b"onethree");
+        assert!(acker.is_settled());
+        assert_eq!(acker.progress.lock().prefix, 7);
+    }
+
+    #[test]
+    fn behind_a_record_that_never_gets_there_ranges_that_touch_are_one() {
+        let progress = Progress::default();
+        for first in [10, 30, 20, 50, 40, 1] {
+            progress.reached(first, 10 - first % 10);
+        }
+        let state = progress.lock();
+        assert_eq!((state.prefix, &state.above), (0, &[(1, 60)].into()));
+        drop(state);
+        progress.reached(0, 1);
+        assert_eq!(progress.lock().prefix, 60);
+        progress.reached(62, 8);
+        progress.reached(80, 10);
+        // Passed in the middle of a range, all of that is reached.
+        assert_eq!((progress.pass(65), progress.pass(80)), (70, 90));
+        assert!(progress.lock().above.is_empty());
     }
 
     // R-P12

@@ -599,8 +599,9 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         broken.map_or(Ok(read), |why| Err(io::Error::new(io::ErrorKind::InvalidData, why)))
     }
 
-    fn drop_newest(&self, count: Count) {
+    fn drop_newest(&mut self, count: Count) {
         if count.records > 0 {
+            self.acker.miss(count.records);
             self.intake.ledger().received(count);
             self.intake.ledger().dropped(DropReason::BufferFull, count);
             self.shared.say_dropped(count);
@@ -608,7 +609,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     }
 
     /// Counts and reports what was skipped.
-    fn report(&self, framed: &Framed) {
+    fn report(&mut self, framed: &Framed) {
         for skipped in &framed.skipped {
             match skipped.why {
                 Skip::TooLong => self.shared.reject(RejectReason::TooLong, skipped.bytes),

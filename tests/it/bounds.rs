@@ -89,6 +89,38 @@ async fn drop_newest_keeps_what_came_first() {
     assert!(survivors.iter().copied().eq(0..survivors.len()), "{survivors:?}");
 }
 
+// R-P12
+#[tokio::test]
+async fn no_count_goes_beyond_a_record_that_a_full_buffer_dropped() {
+    let sink = Sink::start(Options::default()).await;
+    sink.local.set_down(true).await.unwrap();
+    let settings =
+        ["buffer.memory=1MiB", "linger=20ms", "retry.max_delay=100ms", "buffer.on_full=drop-newest"];
+    let settings = [&settings[..], &["listen.app.acks=received"]].concat();
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    let (mut told, mut write) = daemon.connect().await.into_split();
+    let reading = tokio::spawn(async move {
+        let mut all = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut told, &mut all).await.unwrap();
+        all
+    });
+    patiently("taken", write.write_all(&lines(RECORDS, BYTES))).await.unwrap();
+    let status = daemon.until("all in", |status| number(status, RECEIVED) == RECORDS as u64).await;
+    let (held, dropped) = (number(&status, HELD), number(&status, BUFFER_FULL));
+    assert!(held > 0 && dropped > 0, "{status:#}");
+    sink.local.set_down(false).await.unwrap();
+    daemon.until("drained", |status| number(status, HELD) == 0).await;
+    // There is room for what comes now, but not for a count that would cover what was dropped.
+    write.write_all(b"and on it goes\n").await.unwrap();
+    daemon.until_settled(RECORDS as u64 + 1).await;
+    drop(write);
+    let told = patiently("told", reading).await.unwrap();
+    let counts: Vec<u64> = told.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(counts.is_sorted(), "{counts:?}");
+    assert_eq!(counts.last(), Some(&held));
+    assert!(daemon.stop().await.status.success());
+}
+
 // R-P15
 #[tokio::test]
 async fn drop_oldest_keeps_what_came_last_and_what_was_under_way() {

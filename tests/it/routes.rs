@@ -417,6 +417,40 @@ async fn a_full_stream_drops_its_own_records_where_the_policy_is_to_drop() {
     assert_has(&sink, "audit", interleaved(&vec![kind("audit", 300); 100])).await;
 }
 
+// R-V7
+#[tokio::test]
+async fn no_count_goes_beyond_a_record_that_its_full_stream_dropped() {
+    let sink = two_streams().await;
+    let settings = [
+        "buffer.memory=16MiB",
+        "buffer.on_full=drop-newest",
+        "shutdown.drain=0s",
+        "listen.app.acks=received",
+    ];
+    let daemon = routed(&sink, &settings).await;
+    let (mut told, mut write) = UnixStream::connect(daemon.socket()).await.unwrap().into_split();
+    let reading = tokio::spawn(async move {
+        let mut all = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut told, &mut all).await.unwrap();
+        all
+    });
+    // In turns, so that what is read never waits for memory to be read into.
+    for turn in 1..=100 {
+        write.write_all(&interleaved(&[kind("gone.x", 300), kind("audit", 300)])).await.unwrap();
+        daemon.until("in", |status| number(status, "/ledger/received/records") == turn * 600).await;
+    }
+    // The connection ends when the producer was told all that there is to tell.
+    drop(write);
+    let told = reading.await.unwrap();
+    let counts: Vec<u64> = told.lines().map(|line| line.parse().unwrap()).collect();
+    let status = daemon.status().await;
+    assert!(number(of(&status, "gone"), "/ledger/dropped/buffer_full/records") > 0, "{status:#}");
+    // They alternate, so half of those before the first that was dropped are of the full stream.
+    let (last, kept) = (counts.last().unwrap(), number(of(&status, "gone"), "/ledger/held/records"));
+    assert!(counts.is_sorted() && *last > 0 && last / 2 <= kept, "{last} told, {kept} kept");
+    drop(daemon.stop().await);
+}
+
 // R-V8
 #[tokio::test]
 async fn a_reload_changes_routes_among_the_streams_that_there_are() {

@@ -47,7 +47,8 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn new(acks: Acks) -> Self {
         let level = match acks {
-            Acks::Off | Acks::Received => None,
+            Acks::Off => None,
+            Acks::Received => Some(Level::Received),
             Acks::Durable => Some(Level::Durable),
             Acks::Delivered => Some(Level::Delivered),
         };
@@ -84,8 +85,11 @@ impl Taken {
         handing.await.unwrap_or_default();
     }
 
-    /// Whether all have reached the level before the answer is due.
+    /// Whether all have reached the level before the answer is due. What was handed over is received by then, or never.
     pub(super) async fn settled(&self) -> bool {
+        if self.level == Some(Level::Received) {
+            return self.progress.reached.load(Ordering::Relaxed) >= self.records;
+        }
         let reached = async {
             while self.level.is_some() && self.progress.reached.load(Ordering::Relaxed) < self.records {
                 self.progress.told.notified().await;
@@ -119,6 +123,12 @@ mod tests {
         assert_eq!(now() - begun, ANSWER);
         taken.progress.reached(0, 4);
         assert!(taken.settled().await);
-        assert!(Taken { records: 10, ..Taken::new(Acks::Received) }.settled().await);
+        let begun = now();
+        let received = Taken { records: 10, ..Taken::new(Acks::Received) };
+        received.progress.reached(0, 9);
+        assert!(!received.settled().await);
+        received.progress.reached(9, 1);
+        assert!(received.settled().await && Taken { records: 10, ..Taken::new(Acks::Off) }.settled().await);
+        assert_eq!(now(), begun);
     }
 }
