@@ -31,6 +31,9 @@ struct Arguments {
     /// Only scenarios whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Without the pacer, with gate and retries alone.
+    #[arg(long)]
+    unpaced: bool,
     /// Draw the plot into this file.
     #[arg(long)]
     plot: Option<std::path::PathBuf>,
@@ -42,26 +45,21 @@ fn phase(name: &'static str, sidecars: usize, quota: f64, windows: usize) -> Pha
 
 /// What the table shows.
 fn scenarios(seed: u64) -> Vec<Scenario> {
-    let scenario = |name, phases| Scenario {
-        name,
-        quota: MIB,
-        uneven: false,
-        backlog: 30.0 * MIB as f64,
-        known: false,
-        phases,
-        seed,
-    };
+    let scenario = |name, phases| Scenario { phases, ..Scenario::new(name, seed) };
+    let full = |name, phases| Scenario { backlog: 30.0 * MIB as f64, ..scenario(name, phases) };
     let mut all = Vec::new();
     for sidecars in [1, 2, 5, 10, 50, 100, 200, 1_000] {
-        all.push(scenario("start with a full buffer", vec![phase("", sidecars, 1.0, 35)]));
+        all.push(full("start with a full buffer", vec![phase("", sidecars, 1.0, 35)]));
     }
-    all.push(Scenario { known: true, ..scenario("the same, limits known", vec![phase("", 1, 1.0, 35)]) });
-    all.push(Scenario { known: true, ..scenario("the same, limits known", vec![phase("", 100, 1.0, 35)]) });
+    for sidecars in [1, 100] {
+        let phases = vec![phase("", sidecars, 1.0, 35)];
+        all.push(Scenario { known: true, ..full("the same, limits known", phases) });
+    }
     for sidecars in [10, 100, 200, 1_000] {
         let phases = vec![phase("", sidecars, 1.0, 35)];
-        all.push(Scenario { uneven: true, backlog: 0.0, ..scenario("uneven demand", phases) });
+        all.push(Scenario { uneven: true, ..scenario("uneven demand", phases) });
     }
-    all.push(Scenario { quota: 5 * MIB, ..scenario("5 MiB/s", vec![phase("", 100, 1.0, 35)]) });
+    all.push(Scenario { quota: 5 * MIB, ..full("5 MiB/s", vec![phase("", 100, 1.0, 35)]) });
     for sidecars in [1, 10, 100, 1_000] {
         let windows = if sidecars < 1_000 { 30 } else { 90 };
         let phases = vec![
@@ -69,7 +67,7 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("quota halved", sidecars, 0.5, windows),
             phase("quota doubled", sidecars, 1.0, windows),
         ];
-        all.push(scenario("quota", phases));
+        all.push(full("quota", phases));
     }
     for sidecars in [1, 10, 100] {
         let phases = vec![
@@ -77,11 +75,46 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("as many join", 2 * sidecars, 1.0, 45),
             phase("half leave", sidecars, 1.0, 30),
         ];
-        all.push(scenario("fleet", phases));
+        all.push(full("fleet", phases));
     }
-    all.push(scenario("start with a full buffer", vec![phase("", 10_000, 1.0, 90)]));
+    for sidecars in [1, 10] {
+        let phases = vec![phase("start", sidecars, 1.0, 30), phase("as many join", 2 * sidecars, 1.0, 45)];
+        all.push(scenario("nothing held", phases));
+    }
+    for sidecars in [1, 10, 100] {
+        let phases = vec![
+            phase("start", sidecars, 1.0, 15),
+            phase("2 % are left for a minute", sidecars, 0.02, 3),
+            phase("all is back", sidecars, 1.0, 15),
+            phase("nothing is left for a minute", sidecars, 1e-6, 3),
+            phase("all is back again", sidecars, 1.0, 15),
+        ];
+        all.push(Scenario { demand: 0.8, ..scenario("pit", phases) });
+    }
+    for (name, refused, refused_requests) in REFUSED {
+        let phases = vec![phase("", 1, 1.0, 35)];
+        all.push(Scenario {
+            demand: 0.5,
+            refused,
+            refused_requests,
+            quota: 5 * MIB,
+            ..scenario(name, phases)
+        });
+    }
+    let huge = full("start with a full buffer", vec![phase("", 10_000, 1.0, 90)]);
+    all.push(huge.clone());
+    all.push(Scenario { known: true, name: "the same, limits known", ..huge });
     all
 }
+
+/// Parts of the records, or of the requests, that a stream with room to spare throttles all the same.
+const REFUSED: [(&str, f64, f64); 5] = [
+    ("half the quota, 1 % of records always throttled", 0.01, 0.0),
+    ("half the quota, 10 % of records always throttled", 0.1, 0.0),
+    ("half the quota, 30 % of records always throttled", 0.3, 0.0),
+    ("half the quota, 10 % of requests always throttled", 0.0, 0.1),
+    ("half the quota, 30 % of requests always throttled", 0.0, 0.3),
+];
 
 /// What the plot shows.
 fn plotted(seed: u64) -> Scenario {
@@ -92,7 +125,7 @@ fn plotted(seed: u64) -> Scenario {
         phase("100 more join", 200, 1.0, 30),
         phase("100 leave", 100, 1.0, 30),
     ];
-    Scenario { name: "", quota: MIB, uneven: false, backlog: 30.0 * MIB as f64, known: false, phases, seed }
+    Scenario { backlog: 30.0 * MIB as f64, phases, ..Scenario::new("", seed) }
 }
 
 fn seconds(duration: Option<Duration>) -> String {
@@ -121,13 +154,16 @@ fn row(scenario: &Scenario, phase: &Phase, outcome: &Outcome) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
 fn main() -> std::io::Result<()> {
-    let Arguments { seed, only, plot } = Arguments::parse();
+    let Arguments { seed, only, plot, unpaced } = Arguments::parse();
     let start = Instant::now();
     println!(
         "| sidecars | what | utilisation | requests throttled | records throttled | Jain | requests/s | settled after | fair after |"
     );
+    let mut chosen = scenarios(seed);
+    chosen.retain(|scenario| scenario.name.contains(&only));
+    chosen.iter_mut().for_each(|scenario| scenario.unpaced = unpaced);
     println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for scenario in scenarios(seed).iter().filter(|scenario| scenario.name.contains(&only)) {
+    for scenario in chosen.iter() {
         for (phase, windows) in scenario.phases.iter().zip(run(scenario, start)) {
             println!("{}", row(scenario, phase, &Outcome::of(&windows)));
         }

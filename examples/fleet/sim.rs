@@ -10,9 +10,13 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use hydrant::batcher::Size;
+use hydrant::firehose::Class;
 use hydrant::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 use hydrant::local::quota::Quota;
-use hydrant::sender::pacer::{Limits, Pacer};
+use hydrant::sender::backoff::Backoff;
+use hydrant::sender::gate::Gate;
+use hydrant::sender::pacer::Pacer;
+use hydrant::sender::quota::{self, Limits};
 
 /// Bytes of a record.
 const RECORD: usize = 300;
@@ -22,6 +26,9 @@ const MAX_IN_FLIGHT: usize = 8;
 const LINGER: f64 = 1.0;
 /// Most bytes that a sidecar holds, as `buffer.memory` has it.
 const BUFFER: f64 = 32.0 * 1_048_576.0;
+/// Waits between attempts, as `retry.*` has them.
+const BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(100), max: Duration::from_secs(30), jitter: 0.3 };
 /// What is measured is cut into pieces of this length.
 pub const WINDOW: Duration = Duration::from_secs(20);
 /// A phase is steady in its last part, this long.
@@ -36,14 +43,42 @@ pub struct Scenario {
     pub quota: u64,
     /// Every sidecar wants three times its share, or half of them a tenth and a half of it.
     pub uneven: bool,
+    /// How many times its share a sidecar wants.
+    pub demand: f64,
     /// Bytes that a sidecar holds when it starts.
     pub backlog: f64,
     /// Whether the pollers know the limits.
     pub known: bool,
     /// One after the other.
     pub phases: Vec<Phase>,
+    /// The share of records that is throttled whatever is sent.
+    pub refused: f64,
+    /// The share of requests that is throttled as a whole whatever is sent.
+    pub refused_requests: f64,
+    /// Without the pacer: what the gate alone does.
+    pub unpaced: bool,
     /// Of all chance in it.
     pub seed: u64,
+}
+
+impl Scenario {
+    /// Producers that want three times their share of 1 MiB a second.
+    #[must_use]
+    pub fn new(name: &'static str, seed: u64) -> Self {
+        Self {
+            name,
+            quota: 1_048_576,
+            uneven: false,
+            demand: 3.0,
+            backlog: 0.0,
+            known: false,
+            phases: Vec::new(),
+            refused: 0.0,
+            refused_requests: 0.0,
+            unpaced: false,
+            seed,
+        }
+    }
 }
 
 /// A time in which nothing is changed from outside.
@@ -151,6 +186,8 @@ impl Outcome {
 /// A sidecar.
 struct Sidecar {
     pacer: Pacer,
+    quota: quota::Quota,
+    gate: Gate,
     random: fastrand::Rng,
     /// Bytes a second that its producer writes.
     demand: f64,
@@ -216,6 +253,9 @@ struct Fleet {
     sidecars: Vec<Sidecar>,
     bytes: Quota,
     requests: Quota,
+    refused: f64,
+    refused_requests: f64,
+    unpaced: bool,
     planned: BinaryHeap<Reverse<Planned>>,
     number: u64,
     window: Window,
@@ -254,9 +294,11 @@ impl Fleet {
         let most = scenario.phases.iter().map(|phase| phase.sidecars).max().unwrap_or_default();
         let share = scenario.quota as f64 / first as f64;
         let sidecars = (0..most).map(|number| {
-            let factor = if scenario.uneven { [0.1, 0.5, 3.0, 10.0][number % 4] } else { 3.0 };
+            let factor = if scenario.uneven { [0.1, 0.5, 3.0, 10.0][number % 4] } else { scenario.demand };
             Sidecar {
-                pacer: Pacer::new(),
+                pacer: Pacer::default(),
+                quota: quota::Quota::default(),
+                gate: Gate::new(BACKOFF),
                 random: fastrand::Rng::with_seed(dice.u64(..)),
                 demand: factor * share,
                 greedy: factor > 1.0,
@@ -270,7 +312,18 @@ impl Fleet {
         });
         let (sidecars, unlimited) = (sidecars.collect(), || Quota::new(None, None));
         let (planned, window) = (BinaryHeap::new(), Window::default());
-        Self { start, sidecars, bytes: unlimited(), requests: unlimited(), planned, number: 0, window }
+        Self {
+            start,
+            sidecars,
+            bytes: unlimited(),
+            requests: unlimited(),
+            refused: scenario.refused,
+            refused_requests: scenario.refused_requests,
+            unpaced: scenario.unpaced,
+            planned,
+            number: 0,
+            window,
+        }
     }
 
     /// Sidecars come and go, all within ten milliseconds, and the quota changes.
@@ -290,7 +343,7 @@ impl Fleet {
             let sidecar = &mut self.sidecars[number];
             sidecar.working = works;
             if scenario.known {
-                sidecar.pacer.handle_limits(limits, self.start + now);
+                sidecar.quota.handle_limits(limits, self.start + now);
             }
         }
     }
@@ -304,7 +357,10 @@ impl Fleet {
         window.delivered =
             self.sidecars.iter().map(|sidecar| sidecar.delivered).sum::<f64>() / WINDOW.as_secs_f64();
         window.greedy = working().filter(|sidecar| sidecar.greedy).map(|sidecar| sidecar.delivered).collect();
-        self.sidecars.iter_mut().for_each(|sidecar| sidecar.delivered = 0.0);
+        for sidecar in &mut self.sidecars {
+            sidecar.delivered = 0.0;
+            sidecar.pacer.set_use(scenario.known.then_some(window.delivered / bytes as f64));
+        }
         window
     }
 
@@ -345,8 +401,14 @@ impl Fleet {
 
     /// The service takes what the quota allows, record by record.
     fn serve(&mut self, sidecar: usize, sent: Duration, records: usize, now: Duration) {
-        let whole = !self.requests.take(now, 0);
-        let delivered = if whole { 0 } else { (0..records).filter(|_| self.bytes.take(now, RECORD)).count() };
+        let dice = &mut self.sidecars[sidecar].random;
+        let whole = (self.refused_requests > 0.0 && dice.f64() < self.refused_requests)
+            || !self.requests.take(now, 0);
+        let taken = |dice: &mut fastrand::Rng| self.refused == 0.0 || dice.f64() >= self.refused;
+        let delivered = match whole {
+            true => 0,
+            false => (0..records).filter(|_| taken(dice) && self.bytes.take(now, RECORD)).count(),
+        };
         let throttled = records - delivered;
         self.window.requests[0] += 1.0;
         self.window.requests[1] += f64::from(u8::from(throttled > 0));
@@ -368,13 +430,24 @@ impl Fleet {
             if let Some(ready) = sidecar.ready(now) {
                 return self.wake(number, ready);
             }
-            let Some(carry) = sidecar.pacer.poll_room(start + now) else {
-                let timeout = sidecar.pacer.poll_timeout(start + now);
-                return self.wake(number, timeout.map_or(now, |at| at - start));
-            };
-            let bytes = (sidecar.held as usize).min(carry.bytes).min(MAX_BATCH_BYTES);
-            let records = (bytes / RECORD).clamp(1, carry.records.min(MAX_BATCH_RECORDS));
-            sidecar.pacer.handle_sent(size(records), start + now, &mut sidecar.random);
+            if sidecar.gate.poll_room(sidecar.in_flight, MAX_IN_FLIGHT, start + now) == 0 {
+                // An answer that is awaited otherwise opens it.
+                if let Some(at) = sidecar.gate.poll_timeout(start + now) {
+                    self.wake(number, at - start);
+                }
+                return;
+            }
+            let at = start + now;
+            let (pace, quota) = (sidecar.pacer.poll_room(at), sidecar.quota.poll_room(at));
+            let most = if self.unpaced { quota } else { quota.min(pace) };
+            let bytes = (sidecar.held as usize).min(most.bytes).min(MAX_BATCH_BYTES);
+            let records = (bytes / RECORD).clamp(1, most.records.min(MAX_BATCH_RECORDS));
+            let pace = sidecar.pacer.poll_timeout(at).filter(|_| !self.unpaced);
+            if let Some(until) = pace.max(sidecar.quota.poll_timeout(size(records), at)) {
+                return self.wake(number, until - start);
+            }
+            sidecar.pacer.handle_sent(size(records), at, &mut sidecar.random);
+            sidecar.quota.handle_sent(size(records), at);
             sidecar.held -= (records * RECORD) as f64;
             sidecar.in_flight += 1;
             let at = now + self.half_a_round_trip(number);
@@ -399,10 +472,23 @@ impl Sidecar {
         let [delivered, throttled] = records.map(size);
         self.in_flight -= 1;
         self.held += throttled.bytes as f64;
-        if whole {
-            self.pacer.handle_throttled(start + sent, start + now);
+        if delivered.records == 0 {
+            let code = "ThrottlingException".into();
+            self.gate.handle_failure(
+                Class::Throttled,
+                code,
+                String::new(),
+                start + sent,
+                start + now,
+                &mut self.random,
+            );
         } else {
-            self.pacer.handle_answer(delivered, throttled, start + sent, start + now);
+            self.gate.handle_success();
+        }
+        if whole {
+            self.pacer.handle_throttled(throttled.bytes, start + sent, start + now);
+        } else {
+            self.pacer.handle_answer(delivered.bytes, throttled.bytes, start + sent, start + now);
         }
     }
 }

@@ -149,6 +149,7 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "quota": {
                 "waits": sender.state.waits_for_quota,
                 "wait_ms": millis(sender.quota_wait),
+                "pace_bytes_per_second": sender.state.pace.map(f64::round),
             },
             "put_seconds_p50_below": sender.put_duration.quantile(0.5),
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),

@@ -60,6 +60,12 @@ impl Size {
     /// More than there can be.
     pub const ANYTHING: Self = Self { records: usize::MAX, bytes: usize::MAX };
 
+    /// The lesser of both numbers.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self { records: self.records.min(other.records), bytes: self.bytes.min(other.bytes) }
+    }
+
     fn of(span: &Span) -> Self {
         Self { records: span.records(), bytes: span.bytes() }
     }

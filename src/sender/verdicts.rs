@@ -24,6 +24,8 @@ pub struct Verdicts {
     pub compressed_from: u64,
     /// See `compressed_from`.
     pub compressed_to: u64,
+    /// Bytes of the records that were throttled.
+    pub throttled_bytes: usize,
     /// Whether every entry was throttled: the stream's quota is gone, not a record's luck.
     pub all_throttled: bool,
 }
@@ -137,7 +139,10 @@ impl Verdicts {
     fn fail(&mut self, mut portion: Portion, entry: &FailedEntry, max_retries: u32) {
         let Tries { own_failures, failures, .. } = &mut portion.tries;
         *failures += 1;
-        *own_failures += u32::from(entry.class != Class::Throttled);
+        match entry.class {
+            Class::Throttled => self.throttled_bytes += portion.span.bytes(),
+            Class::Transient | Class::Permanent | Class::Refused => *own_failures += 1,
+        }
         if *own_failures > max_retries {
             self.spent.push(Spent { portion, code: entry.code.clone() });
             return;

@@ -21,6 +21,9 @@ pub(super) struct Voice {
     spent: Quiet,
     dropped: Quiet,
     failed: Quiet,
+    paced: Quiet,
+    /// Sending is paced, and that was said.
+    is_paced: bool,
     /// Batches that have had no line yet.
     unsaid: Batches,
 }
@@ -52,7 +55,27 @@ impl Voice {
             spent: failures(),
             dropped: failures(),
             failed: failures(),
+            paced: Quiet::new(1, Duration::from_secs(600)),
+            is_paced: false,
             unsaid: Batches::default(),
+        }
+    }
+
+    /// What is throttled has made a pace, or there is none any more.
+    pub(super) fn paced(&mut self, pace: Option<f64>, at: Instant) {
+        match pace {
+            Some(pace) if !self.is_paced => {
+                if let Some(suppressed) = self.paced.say(at) {
+                    let bytes_per_second = pace.round();
+                    tracing::info!(bytes_per_second, suppressed, "The stream throttles: sending is paced.");
+                    self.is_paced = true;
+                }
+            }
+            None if self.is_paced => {
+                self.is_paced = false;
+                tracing::info!("Sending is no longer paced.");
+            }
+            _ => {}
         }
     }
 

@@ -22,6 +22,7 @@ use super::backoff::Backoff;
 use super::compression::{self, CompressionError, Compressor};
 use super::dead_letter::{Letter, Store, StoreError};
 use super::gate::{Gate, Step};
+use super::pacer::Pacer;
 use super::packing::{self, Decision};
 use super::quota::{self, Quota};
 use super::verdicts::{self, Verdicts};
@@ -148,6 +149,7 @@ pub struct Worker<F> {
     batcher: Batcher,
     gate: Gate,
     quota: Quota,
+    pacer: Pacer,
     /// What is ready waits for the stream's quota.
     wait: Option<Wait>,
     random: fastrand::Rng,
@@ -216,6 +218,7 @@ impl<F: Firehose> Worker<F> {
             batcher: Batcher::new(settings.limits),
             gate: Gate::new(settings.backoff),
             quota: Quota::default(),
+            pacer: Pacer::default(),
             wait: None,
             compressor: settings.aggregate.compression.map(|_| Arc::default()),
             compressions: FuturesUnordered::new(),
@@ -268,6 +271,7 @@ impl<F: Firehose> Worker<F> {
             return;
         }
         self.batcher.set_packing(decision.packing);
+        self.pacer.set_packed(decision.packing.is_some());
         let reason = &decision.reason;
         match (&decision.remedy, decision.packing) {
             (Some(remedy), _) => {
@@ -287,7 +291,7 @@ impl<F: Firehose> Worker<F> {
         self.packing = Some(decision);
     }
 
-    /// Keeps to the stream's limits, as far as the poller knows them.
+    /// Keeps to the stream's limits, as far as the poller knows them, and notes how much of them is used.
     fn follow_limits(&mut self, at: Instant) {
         let stream = self.figures.stream();
         let limit = |reading| stream.reading(reading).map(|datapoint| datapoint.value);
@@ -296,8 +300,10 @@ impl<F: Firehose> Worker<F> {
             records: limit(Reading::RecordsPerSecondLimit),
             requests: limit(Reading::PutRequestsPerSecondLimit),
         };
+        let used = stream.quota_use().into_iter().flatten().reduce(f64::max);
         drop(stream);
         self.quota.handle_limits(limits, at);
+        self.pacer.set_use(used);
     }
 
     /// Runs until every listener is gone and every record is settled, or until it is told to
@@ -360,9 +366,9 @@ impl<F: Firehose> Worker<F> {
     fn launch(&mut self, at: Instant) {
         let mut until = None;
         while self.may_send(at) {
-            let room = self.quota.poll_room(at);
+            let room = self.quota.poll_room(at).min(self.pacer.poll_room(at));
             let Some(size) = self.batcher.poll_ready_within(at, room) else { break };
-            until = self.quota.poll_timeout(size, at);
+            until = self.quota.poll_timeout(size, at).max(self.pacer.poll_timeout(at));
             if until.is_some() {
                 break;
             }
@@ -403,6 +409,7 @@ impl<F: Firehose> Worker<F> {
         self.next_flight += 1;
         self.bodies += body;
         let taken = self.quota.handle_sent(Size { records: batch.entries(), ..batch.size }, sent);
+        self.pacer.handle_sent(batch.size, sent, &mut self.random);
         self.flights.push(Flight { id, batch, operation, sent, requested: sent, body, taken, members: None });
         match (&self.compressor, self.settings.aggregate.compression) {
             (Some(compressor), Some(compression)) => {
@@ -517,7 +524,12 @@ impl<F: Firehose> Worker<F> {
                 }
                 self.batcher.handle_return(batch);
             }
-            Err(error) => self.apply_failure(batch, error, sent, at),
+            Err(error) => {
+                if error.class == Class::Throttled {
+                    self.pacer.handle_throttled(batch.size.bytes, sent, at);
+                }
+                self.apply_failure(batch, error, sent, at);
+            }
         }
         if let Some(trace) = self.trace.take() {
             trace.end(outcome, failure.as_deref());
@@ -534,6 +546,8 @@ impl<F: Firehose> Worker<F> {
     ) {
         let whole = batch.size;
         let verdicts = verdicts::read(batch.clone(), answer, self.settings.max_retries, members);
+        let size = verdicts.delivered_size();
+        self.pacer.handle_answer(size.bytes, verdicts.throttled_bytes, sent, at);
         if verdicts.all_throttled {
             let code = answer.failed.first().map_or(Cow::Borrowed("throttled"), |entry| entry.code.clone());
             let message = "every record of a batch was throttled".to_owned();
@@ -547,7 +561,6 @@ impl<F: Firehose> Worker<F> {
         if let Some(trouble) = self.gate.handle_success() {
             Voice::trouble_over(&trouble, at);
         }
-        let size = verdicts.delivered_size();
         self.has_delivered |= size.records > 0;
         self.settle_delivered(&verdicts, at);
         self.voice.delivered(whole, answer, at);
@@ -741,6 +754,7 @@ impl<F: Firehose> Worker<F> {
     /// Shows the outside how things stand.
     fn report(&mut self, at: Instant) {
         self.voice.rest_if_quiet(at);
+        self.voice.paced(self.pacer.pace(), at);
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.is_stale(at);
         if stale {
@@ -748,6 +762,7 @@ impl<F: Firehose> Worker<F> {
         }
         let mut sender = self.figures.sender();
         sender.state.waits_for_quota = self.wait.is_some();
+        sender.state.pace = self.pacer.pace();
         sender.state.turn = Some(at);
         if !held {
             (sender.state.oldest, self.age_known_at) = (None, None);

@@ -158,6 +158,8 @@ pub struct StreamState {
     pub turn: Option<Instant>,
     /// What is ready to be sent waits for the stream's quota.
     pub waits_for_quota: bool,
+    /// Bytes a second that what was throttled allows; none while nothing was.
+    pub pace: Option<f64>,
     /// Whether records are packed; unknown until the stream is.
     pub packing: Option<PackingState>,
 }
@@ -363,6 +365,10 @@ impl SenderFigures {
         self.state.oldest = earlier(self.state.oldest, other.state.oldest);
         self.state.turn = earlier(self.state.turn, other.state.turn);
         self.state.waits_for_quota |= other.state.waits_for_quota;
+        self.state.pace = match (self.state.pace, other.state.pace) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
         let is_permanent = |trouble: &Option<Trouble>| trouble.as_ref().map(|trouble| trouble.permanent);
         if is_permanent(&other.state.trouble) > is_permanent(&self.state.trouble) {
             self.state.trouble = other.state.trouble.clone();

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use hydrant::local::{Operation, Options, RequestSummary};
+use hydrant::local::{Faults, Operation, Options, RequestSummary};
+use serde_json::Value;
 
 use crate::daemon::{Daemon, Sink, line, lines, number};
 
@@ -90,6 +91,52 @@ async fn where_there_is_no_quota_requests_are_full() {
     assert_eq!(number(&status, "/stream/quota/wait_ms"), 0);
     assert_eq!(puts(&sink).len(), RECORDS / 500);
     assert!(daemon.stop().await.status.success());
+}
+
+// R-Q7
+#[tokio::test]
+async fn a_quota_that_is_not_known_is_learnt_and_all_is_delivered() {
+    const RECORDS: usize = 10_000;
+    const SMALL: u64 = 200_000;
+    let sink = Sink::start(Options { quota_bytes: Some(SMALL), ..Options::default() }).await;
+    let settings = ["linger=20ms", "monitor.interval=0s", "retry.max_delay=1s", "buffer.memory=8MiB"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    daemon.write(&lines(RECORDS, 300)).await;
+    let learnt = |status: &Value| status["stream"]["quota"]["pace_bytes_per_second"].as_f64();
+    daemon.until("paced", |status| learnt(status).is_some()).await;
+    // A third of them: most of the time is still to come.
+    let third = RECORDS as u64 / 3;
+    daemon.until("begun", |status| number(status, "/ledger/delivered/records") > third).await;
+    let before = puts(&sink).len() as u64;
+    let throttled = sink.local.counts().total().throttled_requests;
+    let status = daemon.until_settled(RECORDS as u64).await;
+    // However slow the machine, no more comes through than that; and far more is not tried.
+    let pace = learnt(&status).unwrap();
+    assert!(pace < 2.0 * SMALL as f64, "{pace}");
+    let requests = puts(&sink).len() as u64 - before;
+    let throttled = sink.local.counts().total().throttled_requests - throttled;
+    assert!(throttled < requests / 2, "{throttled} of {requests} requests were throttled");
+    let metrics = daemon.get("/metrics").await.1;
+    assert!(metrics.contains("\nhydrant_pace_bytes_per_second "), "{metrics}");
+    assert!(daemon.stop().await.status.success());
+    let delivered = sink.lines().await;
+    assert_eq!((delivered.len(), delivered.values().max()), (RECORDS, Some(&1)));
+}
+
+// R-Q8
+#[tokio::test]
+async fn a_stream_that_throttles_whatever_is_sent_holds_nobody_up() {
+    const RECORDS: usize = 20_000;
+    let faults = Faults { fail_records: 0.3, ..Faults::default() };
+    let sink = Sink::start(Options { faults, ..Options::default() }).await;
+    let settings = ["linger=20ms", "monitor.interval=0s", "retry.base_delay=10ms", "buffer.memory=16MiB"];
+    let daemon = Daemon::start(&sink.local.url(), &settings).await;
+    daemon.write(&lines(RECORDS, 300)).await;
+    let status = daemon.until_settled(RECORDS as u64).await;
+    assert_eq!(number(&status, "/ledger/delivered/records"), RECORDS as u64);
+    assert!(daemon.stop().await.status.success());
+    let delivered = sink.lines().await;
+    assert_eq!((delivered.len(), delivered.values().max()), (RECORDS, Some(&1)));
 }
 
 // R-Q6

@@ -54,6 +54,7 @@ fn count_requests(figures: &Figures) {
     }
     sender.delivery_latency.observe(1.5, 500);
     (sender.state.waits_for_quota, sender.quota_wait) = (true, Duration::from_secs(89));
+    sender.state.pace = Some(97_000.0);
     (sender.compressed_from, sender.compressed_to) = (900_000_000, 200_000_000);
 }
 

@@ -1,33 +1,35 @@
 //! When the next request may leave and how much it may carry: a pure state machine that learns the
 //! share of a stream's quota that is ours from what the service throttles.
 //!
-//! Order of calls. The limits, whenever the poller has read them: [`Pacer::handle_limits`]. When a
-//! batch is ready and the gate is open: [`Pacer::poll_room`]. If it gives nothing, wait for
-//! [`Pacer::poll_timeout`]; if it gives a [`Carry`], form the batch within it (one record at least,
-//! however large), send it and tell [`Pacer::handle_sent`] at once, before the next poll. Every
-//! answer that says something of the quota goes to [`Pacer::handle_answer`], a request that was
-//! throttled as a whole to [`Pacer::handle_throttled`]; both take the time at which the request was
-//! sent. Failures of another kind say nothing of the quota and are told to nobody here. A throttled
-//! request is the pacer's alone: the gate, which knows no rate, would only stop what it paces.
+//! Order of calls. When a batch is ready and the gate is open: [`Pacer::poll_timeout`]. If that is now,
+//! form the batch within [`Pacer::poll_room`] (one record at least, however large), send it and tell
+//! [`Pacer::handle_sent`] at once, before the next poll. Every answer that says something of the quota goes
+//! to [`Pacer::handle_answer`], a request that was throttled as a whole to [`Pacer::handle_throttled`]; both
+//! take the time at which the request was sent. Failures of another kind say nothing of the quota and
+//! are told to nobody here. Limits that are known are the [`quota`](super::quota)'s; requests that failed as a
+//! whole make the [`gate`](super::gate) wait, too.
 //!
 //! What it does, and why, with the figures that its constants gave: `docs/PACING.md`. In short:
 //!
-//! - With nothing known it is wide open and delays nothing. A limit that the poller read holds from
-//!   the start; what is throttled makes a *pace*, in bytes a second.
+//! - With nothing learnt it is wide open and delays nothing. What is throttled makes a *pace*, in bytes a second.
 //! - An answer that was throttled cuts the pace by its *gain*, a clean one raises it by the gain times
-//!   the share of throttled requests that is aimed at. So every sidecar sees about that share
+//!   the share of throttled requests that is aimed at (`pace`). So every sidecar sees about that share
 //!   throttled, however many there are. A request carries what some fixed time brings, so the larger
 //!   share sends the larger requests, which the quota's edge hits more often: that makes shares equal.
-//! - Gain and aim start high where most was throttled, and fall with each cut: all first move fast
-//!   and then settle. What is lost raises the gain again. A run of clean requests that is too long to
-//!   be luck says that room has returned, and the pace grows with the cube of the run.
+//! - Where a pace that has fallen far changes nothing of what is throttled, that is taken for a property of the
+//!   stream and no longer for a sign of its quota (`trial`).
 //!
-//! Invariants: over any time no more leaves than the limits allow in it, one burst and one record
-//! beyond; [`Pacer::poll_timeout`] always leads to room; nothing is allocated.
+//! Invariants: [`Pacer::poll_timeout`] always leads to room; nothing is allocated.
 
 use std::time::{Duration, Instant};
 
+use self::pace::Pace;
+use self::trial::{Taken, Trial};
 use crate::batcher::Size;
+use crate::limits::BILLED_UNIT_BYTES;
+
+mod pace;
+mod trial;
 
 /// Bytes that a request waits for at least before it leaves.
 ///
@@ -35,8 +37,6 @@ use crate::batcher::Size;
 /// 1 MiB a second. This is a quarter more, for those who send less than that.
 /// Source: <https://docs.aws.amazon.com/firehose/latest/dev/limits.html>
 const LEAST_CARRY: f64 = 1310.0;
-/// The same quarter, where both limits are known.
-const REQUEST_MARGIN: f64 = 1.25;
 /// The most that [`LEAST_CARRY`] is raised to.
 const MOST_LEAST_CARRY: f64 = 4096.0;
 /// How much a request that was throttled as a whole raises what requests carry at least: there may be
@@ -45,102 +45,40 @@ const CARRY_RISE: f64 = 1.2;
 /// How much of that rise each clean request takes away.
 const CARRY_FALL: f64 = 0.02;
 
-/// A request carries what this many seconds bring at [`USUAL_RATE`]. At other rates the time goes with
+/// A request carries what this many seconds bring at [`pace::USUAL_RATE`]. At other rates the time goes with
 /// the inverse fourth root of the rate: 83 ms at 1 MiB/s, of which a full request would be four seconds.
 ///
 /// Short, so that there are many answers to learn from; nearly the same for all, so that what a
 /// request carries shows its sender's share (see the module).
 const USUAL_TIME: f64 = 0.3;
-/// See [`USUAL_TIME`].
-const USUAL_RATE: f64 = 6.0 * 1024.0;
-/// Seconds of the limits in records and in requests that may leave at once.
-const LIMIT_BURST: f64 = 0.5;
 
-/// The share of requests that may be throttled at [`USUAL_RATE`] and above; 2 % is the most wanted.
-const AIM: f64 = 0.014;
-/// Below [`USUAL_RATE`] the share rises with this power of the inverse of the rate. Requests all carry
-/// the same there, so that their size can't make shares equal; this does, slowly.
-const AIM_POWER: f64 = 0.12;
-/// The most that this makes of [`AIM`].
-const AIM_MOST: f64 = 2.0;
-/// The aim at first, when the smaller part of a request was throttled.
-const CALM_AIM: f64 = 0.1;
-/// The aim where most was throttled, so that pace and quota find each other in seconds.
-const WILD_AIM: f64 = 0.4;
-/// What a cut leaves of those, until [`AIM`] is above them.
-const AIM_DECAY: f64 = 0.7;
-
-/// The part of the pace that the first cut takes.
-const FIRST_GAIN: f64 = 0.2;
-/// The least that a cut takes.
-///
-/// CUBIC takes 0.3 and cuts every few seconds; of a thousand sidecars each sees a cut in a minute or
-/// two, and shares that move in small steps stay closer together.
-/// Source: <https://www.rfc-editor.org/rfc/rfc9438#section-4.6>
-const LEAST_GAIN: f64 = 0.04;
-/// What a cut leaves of the gain: falling steps average out what single answers happened to say.
-/// Source: Robbins and Monro, <https://doi.org/10.1214/aoms/1177729586>
-const GAIN_DECAY: f64 = 0.9;
-/// Weight of an answer in the running share of what is throttled.
-const LOSS_WEIGHT: f64 = 0.04;
-
-/// Clean requests in a row, times the aim, that are no luck: by chance one run in 150 is as long.
-const RUN: f64 = 5.0;
-/// The pace grows with this power of a run that is no luck. So runs of nearly the same length give
-/// nearly the same pace; if it doubled at a steady rate, a head start of seconds would decide.
-/// Source: the convex region of CUBIC, <https://www.rfc-editor.org/rfc/rfc9438#section-4.5>
-const RUN_POWER: f64 = 3.0;
-
-/// An answer, or a running share, of which this much was throttled says nothing of our share but that
-/// it is far below what was sent.
-const MOST: f64 = 0.5;
-/// Where the pace begins then: bytes a second.
+/// Throttled requests among the last hundred before there is a pace: what they and the others say is what
+/// it is compared with later.
+const FIRST_HITS: u32 = 8;
+/// The pace begins with this part of what was sent at least.
+const FIRST_PART: f64 = 1.0 / 8.0;
+/// And no lower than this: bytes a second.
 const BOTTOM: f64 = 4096.0;
-/// The least pace: a request in some 20 seconds, about the longest wait between retries.
-const LEAST_RATE: f64 = 64.0;
-/// The largest pace, which no stream reaches.
-const MOST_RATE: f64 = 1e12;
+/// Clean requests in a row that make what was delivered meanwhile a rate that is known to be good.
+const GOOD_RUN: u32 = 16;
+/// A stream of whose quota so much is used throttles for want of it, whatever else might be the reason.
+const BUSY: f64 = 0.7;
 /// A pace that has neither cut nor held back for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 /// Longest debt for a record that is larger than the carry, and longest wait before another look:
 /// seconds.
 const LONGEST_WAIT: f64 = 60.0;
 
-/// The stream's limits, as far as they are known, each a second.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Limits {
-    /// Bytes.
-    pub bytes: Option<f64>,
-    /// Records.
-    pub records: Option<f64>,
-    /// Requests.
-    pub requests: Option<f64>,
-}
-
-/// What the next request may carry. One record may be larger than that, where it goes alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carry {
-    /// Most records, at least 1.
-    pub records: usize,
-    /// Most bytes, at least 1.
-    pub bytes: usize,
-}
-
-impl Carry {
-    /// Whatever there is.
-    pub const ANYTHING: Self = Self { records: usize::MAX, bytes: usize::MAX };
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Pacer {
-    limits: Limits,
     pace: Option<Pace>,
-    bytes: Option<Bucket>,
-    records: Option<Bucket>,
-    requests: Option<Bucket>,
+    trial: Trial,
+    bucket: Option<Bucket>,
     /// Least bytes that a request carries, as requests throttled as a whole have raised it.
     least: f64,
+    /// Records are packed: less than what is billed at least is not worth a record.
+    packed: bool,
     /// How much of what a request usually carries the next one waits for, 0.5 to 1.5: drawn anew for
     /// each, so that sidecars that start at once don't go on in step.
     share: f64,
@@ -148,229 +86,197 @@ pub struct Pacer {
     cut_at: Option<Instant>,
     /// When the pace last held a request back.
     held_at: Option<Instant>,
+    /// All of the latest answer was throttled.
+    barren: bool,
+    /// Clean requests in a row while there is no pace.
+    run: u32,
+    /// The most that was delivered in a second of such a run.
+    good: f64,
+    sent: Meter,
     delivered: Meter,
 }
 
-/// What was learnt of our share.
-#[derive(Debug)]
-struct Pace {
-    /// Bytes a second.
-    rate: f64,
-    /// The part of the rate that a cut takes.
-    gain: f64,
-    /// The share of requests that may be throttled, while it is above [`AIM`].
-    aim: f64,
-    /// The running share of what is throttled.
-    loss: f64,
-    /// Clean requests since the last cut, of those that the pace had held back.
-    run: f64,
+/// What became of a request, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Outcome {
+    delivered: f64,
+    throttled: f64,
+}
+
+impl Outcome {
+    fn loss(self) -> f64 {
+        self.throttled / (self.delivered + self.throttled)
+    }
 }
 
 impl Default for Pacer {
     fn default() -> Self {
-        Self::new()
+        Self {
+            pace: None,
+            trial: Trial::default(),
+            bucket: None,
+            least: LEAST_CARRY,
+            packed: false,
+            share: 1.0,
+            cut_at: None,
+            held_at: None,
+            barren: false,
+            run: 0,
+            good: 0.0,
+            sent: Meter::default(),
+            delivered: Meter::default(),
+        }
     }
 }
 
 impl Pacer {
-    /// A pacer that knows nothing and delays nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            limits: Limits::default(),
-            pace: None,
-            bytes: None,
-            records: None,
-            requests: None,
-            least: LEAST_CARRY,
-            share: 1.0,
-            cut_at: None,
-            held_at: None,
-            delivered: Meter::default(),
-        }
+    /// Whether several records go as one of Firehose's from now on. Then a request carries no less than
+    /// is billed for one.
+    pub fn set_packed(&mut self, packed: bool) {
+        self.packed = packed;
     }
 
-    /// What is known of the stream's limits from now on. One that is no positive number is unknown.
-    pub fn handle_limits(&mut self, limits: Limits, now: Instant) {
-        let known = |limit: Option<f64>| limit.filter(|limit| limit.is_finite() && *limit > 0.0);
-        let limits = Limits {
-            bytes: known(limits.bytes),
-            records: known(limits.records),
-            requests: known(limits.requests),
-        };
-        if limits == self.limits {
-            return;
-        }
-        self.limits = limits;
-        self.least = self.least.max(self.least_carry());
-        for (bucket, limit) in [(&mut self.records, limits.records), (&mut self.requests, limits.requests)] {
-            Bucket::set(bucket, limit.map(|rate| (rate, (rate * LIMIT_BURST).max(1.0))), now);
-        }
-        self.set_rate(now);
+    /// What part of the stream's quota all who send to it use, if that is known.
+    pub fn set_use(&mut self, used: Option<f64>) {
+        self.trial.set_busy(used.is_some_and(|used| used >= BUSY));
     }
 
     /// A request of this size leaves.
     pub fn handle_sent(&mut self, size: Size, now: Instant, random: &mut fastrand::Rng) {
         self.share = 0.5 + random.f64();
-        if let Some(bytes) = &self.bytes
-            && bytes.level(now) < bytes.burst
-        {
+        self.sent.add(size.bytes as f64, now);
+        let Some(bucket) = &mut self.bucket else { return };
+        if bucket.level(now) < bucket.burst {
             self.held_at = Some(now);
         }
-        let costs = [
-            (&mut self.bytes, size.bytes as f64),
-            (&mut self.records, size.records as f64),
-            (&mut self.requests, 1.0),
-        ];
-        for (bucket, cost) in costs {
-            if let Some(bucket) = bucket {
-                bucket.take(cost, now);
-            }
-        }
+        bucket.take(size.bytes as f64, now);
     }
 
-    /// The answer to a request that was sent at `sent`: what of it was delivered and what throttled.
+    /// The answer to a request that was sent at `sent`: bytes of it that were delivered and that were throttled.
     /// Records that failed for another reason are in neither.
-    pub fn handle_answer(&mut self, delivered: Size, throttled: Size, sent: Instant, now: Instant) {
-        self.delivered.add(delivered.bytes as f64, now);
-        if self.cut_at.is_some_and(|cut| sent < cut) {
-            return;
-        }
-        let (delivered, throttled) =
-            (delivered.bytes.max(delivered.records), throttled.bytes.max(throttled.records));
-        if throttled > 0 {
-            self.cut(throttled as f64 / (delivered as f64 + throttled as f64), now);
-        } else if delivered > 0 {
-            self.grow(sent, now);
-        }
+    pub fn handle_answer(&mut self, delivered: usize, throttled: usize, sent: Instant, now: Instant) {
+        self.delivered.add(delivered as f64, now);
+        self.learn(Outcome { delivered: delivered as f64, throttled: throttled as f64 }, sent, now);
     }
 
-    /// A request that was sent at `sent` was throttled as a whole.
-    pub fn handle_throttled(&mut self, sent: Instant, now: Instant) {
-        if self.cut_at.is_some_and(|cut| sent < cut) {
-            return;
+    /// A request of `bytes` that was sent at `sent` was throttled as a whole.
+    pub fn handle_throttled(&mut self, bytes: usize, sent: Instant, now: Instant) {
+        if self.cut_at.is_none_or(|cut| sent >= cut) {
+            self.least = (self.least * CARRY_RISE).min(MOST_LEAST_CARRY);
         }
-        self.least = (self.least * CARRY_RISE).min(MOST_LEAST_CARRY);
-        self.cut(1.0, now);
+        self.learn(Outcome { delivered: 0.0, throttled: bytes as f64 }, sent, now);
     }
 
-    /// What a request may carry that leaves now.
+    /// What a request may carry that leaves as soon as [`Pacer::poll_timeout`] allows.
     #[must_use]
-    pub fn poll_room(&self, now: Instant) -> Option<Carry> {
-        (self.wait(now) == 0.0).then(|| Carry {
-            records: self.records.as_ref().map_or(usize::MAX, |records| whole(records.level(now))),
-            bytes: self.bytes.as_ref().map_or(usize::MAX, |bytes| whole(bytes.level(now))),
-        })
+    pub fn poll_room(&self, now: Instant) -> Size {
+        let room = |bucket: &Bucket| whole(bucket.level(now).max(self.wanted(bucket)));
+        Size { bytes: self.bucket.as_ref().map_or(usize::MAX, room), ..Size::ANYTHING }
     }
 
-    /// When [`Pacer::poll_room`] may answer otherwise although nothing else happens.
+    /// When a request may leave; `None` is now.
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let wait = self.wait(now);
+        let wait = self.bucket.as_ref().map_or(0.0, |bucket| bucket.wait(self.wanted(bucket), now));
         // Rounded up, so that there is room then.
         (wait > 0.0).then(|| now + Duration::from_secs_f64(wait.min(LONGEST_WAIT)) + Duration::from_nanos(1))
     }
 
-    /// The learnt pace in bytes a second; `None` while nothing was throttled.
+    /// The learnt pace in bytes a second; `None` while there is none.
     #[must_use]
     pub fn pace(&self) -> Option<f64> {
         self.pace.as_ref().map(|pace| pace.rate)
     }
 
-    /// Seconds until every bucket has enough for a request.
-    fn wait(&self, now: Instant) -> f64 {
-        // One at least, and this part of a burst.
-        let wait = |bucket: &Option<Bucket>, part: f64| {
-            bucket.as_ref().map_or(0.0, |bucket| bucket.wait((part * bucket.burst).max(1.0), now))
-        };
-        wait(&self.bytes, self.share / 2.0).max(wait(&self.records, 0.5)).max(wait(&self.requests, 0.0))
+    /// Bytes that the next request waits for.
+    fn wanted(&self, bucket: &Bucket) -> f64 {
+        (self.share / 2.0 * bucket.burst).max(1.0)
+    }
+
+    fn learn(&mut self, outcome: Outcome, sent: Instant, now: Instant) {
+        if outcome.delivered + outcome.throttled == 0.0 {
+            return;
+        }
+        match &mut self.pace {
+            None => self.trial.note_unpaced(outcome, self.sent.second(now)),
+            Some(pace) => {
+                let held = self.held_at.filter(|held| *held >= sent);
+                if self.trial.note(pace, outcome, held, sent, now) == Taken {
+                    return self.set_rate(now);
+                }
+            }
+        }
+        if self.cut_at.is_some_and(|cut| sent < cut) {
+            return;
+        }
+        let barren = std::mem::replace(&mut self.barren, outcome.delivered == 0.0);
+        if outcome.throttled == 0.0 {
+            self.grow(sent, now);
+        } else if outcome.delivered > 0.0 || !barren || self.pace.is_none() {
+            // While nothing comes through, the gate waits longer each time; the pace is for what comes after that.
+            self.cut(outcome.loss(), now);
+        }
+        self.set_rate(now);
     }
 
     /// Of an answer, `loss` was throttled.
     fn cut(&mut self, loss: f64, now: Instant) {
-        self.cut_at = Some(now);
+        self.run = 0;
         match &mut self.pace {
             Some(pace) => pace.cut(loss),
-            None => {
-                // What went through in the second before, and would have gone through of it now.
-                let share = self.delivered.second_before(now) * (1.0 - loss);
-                let calm = loss < MOST && share > BOTTOM;
-                self.pace = Some(Pace::new(share.max(BOTTOM), if calm { CALM_AIM } else { WILD_AIM }));
-                self.set_rate(now);
-                // Nothing was saved up while the pace was too high.
-                if let Some(bytes) = &mut self.bytes {
-                    bytes.level = bytes.level.min(0.0);
-                }
-            }
+            None => self.begin(now),
         }
+        self.cut_at = self.pace.as_ref().map(|_| now);
+    }
+
+    /// Begins with what went through in the second before, or would have.
+    fn begin(&mut self, now: Instant) {
+        let before = self.trial.before();
+        if before.hits() < FIRST_HITS {
+            return;
+        }
+        let through = self.delivered.second_before(now).max(before.rate * (1.0 - before.loss()));
+        let rate = through.max(before.rate * FIRST_PART).min(before.rate).max(BOTTOM);
+        self.pace = Some(Pace::new(rate, before.loss(), self.good));
         self.set_rate(now);
+        // Nothing was saved up while the pace was too high.
+        if let Some(bucket) = &mut self.bucket {
+            bucket.level = bucket.level.min(0.0);
+        }
     }
 
     /// A request that was sent at `sent` was delivered.
     fn grow(&mut self, sent: Instant, now: Instant) {
-        self.least -= (self.least - self.least_carry()) * CARRY_FALL;
-        let Some(pace) = &mut self.pace else { return };
-        pace.loss -= LOSS_WEIGHT * pace.loss;
+        self.least -= (self.least - LEAST_CARRY) * CARRY_FALL;
+        let Some(pace) = &mut self.pace else {
+            self.run += 1;
+            if self.run >= GOOD_RUN {
+                self.good = self.good.max(self.delivered.second(now));
+            }
+            return;
+        };
         // A pace that holds nothing back is not known to be any good: it does not grow for it.
         // Source: <https://www.rfc-editor.org/rfc/rfc7661>
+        let since = |at: Option<Instant>| at.is_none_or(|at| now >= at + FORGET);
         if self.held_at.is_some_and(|held| held >= sent) {
             pace.grow();
-        } else if self.cut_at.is_some_and(|cut| now >= cut + FORGET)
-            && self.held_at.is_none_or(|held| now >= held + FORGET)
-        {
-            self.pace = None;
-        }
-        self.set_rate(now);
-    }
-
-    fn least_carry(&self) -> f64 {
-        match self.limits {
-            Limits { bytes: Some(bytes), requests: Some(requests), .. } => {
-                LEAST_CARRY.max((REQUEST_MARGIN * bytes / requests).min(MOST_LEAST_CARRY))
-            }
-            _ => LEAST_CARRY,
+        } else if self.cut_at.is_some() && since(self.cut_at) && since(self.held_at) {
+            (self.pace, self.good) = (None, 0.0);
+            self.trial.reset(0.0);
         }
     }
 
-    /// Brings the bucket of bytes up to date with the pace and the limit.
+    /// Brings the bucket up to date with the pace.
     fn set_rate(&mut self, now: Instant) {
-        let limit = self.limits.bytes.unwrap_or(MOST_RATE);
-        if let Some(pace) = &mut self.pace {
-            pace.rate = pace.rate.clamp(LEAST_RATE.min(limit), limit.min(MOST_RATE));
-        }
-        let rate = self.pace.as_ref().map(|pace| pace.rate).or(self.limits.bytes);
-        let least = self.least;
-        Bucket::set(&mut self.bytes, rate.map(|rate| (rate, 2.0 * usual_carry(rate).max(least))), now);
-    }
-}
-
-impl Pace {
-    fn new(rate: f64, aim: f64) -> Self {
-        Self { rate, gain: FIRST_GAIN, aim, loss: 0.0, run: 0.0 }
-    }
-
-    fn cut(&mut self, loss: f64) {
-        self.loss += LOSS_WEIGHT * (loss - self.loss);
-        self.run = 0.0;
-        self.gain = (self.gain * GAIN_DECAY).max(self.loss).max(LEAST_GAIN);
-        self.aim = if self.loss < MOST { self.aim * AIM_DECAY } else { WILD_AIM };
-        self.rate *= 1.0 - self.gain;
-        // What this cut pays for is not counted again by the next.
-        self.loss -= (self.gain / 2.0).min(self.loss);
-    }
-
-    fn grow(&mut self) {
-        self.run += 1.0;
-        let slow = (USUAL_RATE / self.rate).powf(AIM_POWER).clamp(1.0, AIM_MOST);
-        let aim = self.aim.max(AIM * slow);
-        let growth = if self.run * aim > RUN { RUN_POWER / self.run } else { self.gain * aim };
-        self.rate *= 1.0 + growth;
+        let least = if self.packed { self.least.max(BILLED_UNIT_BYTES as f64) } else { self.least };
+        let rate = self.pace.as_ref().map(|pace| (pace.rate, 2.0 * usual_carry(pace.rate).max(least)));
+        Bucket::set(&mut self.bucket, rate, now);
     }
 }
 
 /// Bytes that a request carries at `rate` bytes a second.
 fn usual_carry(rate: f64) -> f64 {
-    rate * USUAL_TIME * (USUAL_RATE / rate).sqrt().sqrt()
+    rate * USUAL_TIME * (pace::USUAL_RATE / rate).sqrt().sqrt()
 }
 
 /// The whole number below, at least 1.
@@ -420,7 +326,7 @@ impl Bucket {
     }
 }
 
-/// Bytes of the last second: all of this one's and the part of the one before that overlaps.
+/// Bytes of the seconds as they come, from the first one on.
 #[derive(Debug, Default)]
 struct Meter {
     since: Option<Instant>,
@@ -439,9 +345,15 @@ impl Meter {
         self.this += bytes;
     }
 
+    /// Of the last whole second.
     fn second_before(&mut self, now: Instant) -> f64 {
         self.add(0.0, now);
         self.before
+    }
+
+    /// Of the last whole second or of this one, which may be more already.
+    fn second(&mut self, now: Instant) -> f64 {
+        self.second_before(now).max(self.this)
     }
 }
 
