@@ -16,6 +16,8 @@ pub const VERSION: u32 = 1;
 /// No sequence, number or generation is as high: a spool would count for centuries to get there, and what says
 /// so is damaged. So they can be added to.
 pub(super) const BEYOND: u64 = 1 << 63;
+/// Name of a settled segment that is kept to be written over.
+pub(super) const SPARE: &str = "segment-spare";
 /// How a frame begins.
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"HYF\x01";
 
@@ -336,6 +338,8 @@ pub enum FileKind {
     Corrupt,
     /// An unfinished one.
     Partial,
+    /// What was a segment, and is to be one again.
+    Spare,
     /// The watermark's file, the lock, or somebody else's.
     Other,
 }
@@ -348,6 +352,9 @@ impl FileKind {
             let decimal = stem.len() == 20 && stem.bytes().all(|byte| byte.is_ascii_digit());
             decimal.then(|| stem.parse().ok()).flatten().filter(|number| *number < BEYOND)
         };
+        if name == SPARE {
+            return Self::Spare;
+        }
         if let Some(number) = name.strip_suffix(".segment").and_then(number) {
             return Self::Segment(number);
         }
@@ -458,6 +465,7 @@ mod tests {
     fn only_the_spools_own_names_are_recognised() {
         let check = |name: &str, kind| assert_eq!(FileKind::of(name), kind, "{name}");
         check(&segment_name(7), FileKind::Segment(7));
+        check("segment-spare", FileKind::Spare);
         check("00000000000000000007.segment.64-10.corrupt", FileKind::Corrupt);
         check("00000000000000000007.segment.64-10.corrupt.partial", FileKind::Partial);
         for other in [

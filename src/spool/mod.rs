@@ -30,4 +30,4 @@ pub use scan::{Live, Run, Scan, Stretch};
 pub use storage::{Access, Entry, Storage};
 pub use watermark::{Settled, Slot};
 pub use watermark_file::WatermarkState;
-pub use writer::{Appended, Full, Options, Spool, Sync, WriteError};
+pub use writer::{Appended, Full, Options, Records, Spool, Sync, WriteError};

@@ -234,6 +234,12 @@ impl Backlog {
         self.runs.iter().all(|run| self.settled.contains(&run.sequences))
     }
 
+    /// Bytes of the frames that wait.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.place.end - run.place.start).sum()
+    }
+
     /// Adds a frame behind all others.
     pub fn push(&mut self, appended: &Appended) {
         let Position { segment, offset } = appended.position;

@@ -86,7 +86,7 @@ pub struct Survey {
     /// The highest number in a segment's name.
     last: u64,
     copies: Vec<Entry>,
-    partial: Vec<String>,
+    leftover: Vec<String>,
     /// The highest number in any segment's name or header.
     highest: u64,
     /// Bytes that could not be read.
@@ -171,7 +171,7 @@ pub fn survey<S: Storage>(storage: &S) -> Result<Survey, OpenError> {
         generation: 0,
         last: 0,
         copies: Vec::new(),
-        partial: Vec::new(),
+        leftover: Vec::new(),
         highest: 0,
         unreadable: 0,
         left_alone: 0,
@@ -234,7 +234,7 @@ impl Survey {
         for entry in entries {
             match FileKind::of(&entry.name) {
                 FileKind::Corrupt => self.copies.push(entry),
-                FileKind::Partial => self.partial.push(entry.name),
+                FileKind::Partial | FileKind::Spare => self.leftover.push(entry.name),
                 FileKind::Other => {}
                 FileKind::Segment(number) => {
                     self.highest = self.highest.max(number);
@@ -384,7 +384,7 @@ pub fn open<S: Storage>(storage: S, options: Options) -> Result<Opened<S>, OpenE
     let mut survey = survey(&*storage)?;
     let identity = survey.identity.unwrap_or(options.identity);
     let mut mending = Mending { storage: &*storage, failures: Vec::new(), torn_bytes: 0, damage: Vec::new() };
-    mending.remove_partial_copies(&survey);
+    mending.remove_leftovers(&survey);
     let sealed = mending.mend_segments(&survey);
     if options.sync == Sync::Always {
         mending.sync_last(&survey);
@@ -433,8 +433,8 @@ struct Mending<'a, S: Storage> {
 }
 
 impl<S: Storage> Mending<'_, S> {
-    fn remove_partial_copies(&mut self, survey: &Survey) {
-        for name in &survey.partial {
+    fn remove_leftovers(&mut self, survey: &Survey) {
+        for name in &survey.leftover {
             let removed = self.storage.remove(name);
             self.note(&format!("could not remove {name}"), removed);
         }
@@ -461,7 +461,7 @@ impl<S: Storage> Mending<'_, S> {
             }
         }
         let sequences = segment.scan.runs.iter().map(|run| run.sequences.clone()).collect();
-        Sealed { number: segment.number, bytes, sequences, keep }
+        Sealed { number: segment.number, bytes, sequences, keep, own: false }
     }
 
     /// Cuts a torn end and returns the file's new length. Synced at once: to the next start the

@@ -12,11 +12,14 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::layout::{EncodeError, SEGMENT_HEADER_BYTES, SegmentHeader, encode_front, segment_name};
+use super::layout::{EncodeError, SEGMENT_HEADER_BYTES, SPARE, SegmentHeader, encode_front, segment_name};
 use super::reader::{Position, Reader};
-use super::storage::{Storage, is_full, write_fully};
+use super::storage::{Access, Storage, is_full, write_fully};
 use super::watermark::Settled;
 use super::watermark_file::{WATERMARK, WatermarkFile};
+
+/// What a spare is cleared with, in pieces of which a segment has less than the kernel takes at once.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// When an accepted record is safe from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +51,36 @@ impl Options {
     pub fn new(limit_bytes: u64, sync: Sync, identity: u64) -> Self {
         let segment_bytes = (limit_bytes / 8).clamp(64 * 1024, 8 * 1024 * 1024);
         Self { limit_bytes, segment_bytes, sync, identity }
+    }
+}
+
+/// Most frames that one call writes, and most bytes of more than one: the kernel makes folios as large as the
+/// writes, and looks at all of a folio at each write to it.
+const FRAMES_A_WRITE: usize = 256;
+/// See [`FRAMES_A_WRITE`].
+const BYTES_A_WRITE: u64 = 256 * 1024;
+
+/// What is to be a frame: records that end at `ends` in `data`, as in a `Chunk`.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'a> {
+    /// When they were received, in Unix milliseconds.
+    pub received_ms: u64,
+    /// The end of each.
+    pub ends: &'a [u32],
+    /// Their bytes.
+    pub data: &'a [u8],
+}
+
+/// A frame that is about to be written.
+struct Encoded<'a> {
+    front: Vec<u8>,
+    data: &'a [u8],
+    sequences: Range<u64>,
+}
+
+impl Encoded<'_> {
+    fn bytes(&self) -> u64 {
+        (self.front.len() + self.data.len()) as u64
     }
 }
 
@@ -107,6 +140,8 @@ pub(super) struct Sealed {
     pub(super) sequences: Vec<Range<u64>>,
     /// Holds something that could not be read and is nowhere else.
     pub(super) keep: bool,
+    /// Written since the start, so that nothing else reads it.
+    pub(super) own: bool,
 }
 
 /// The segment that is written.
@@ -119,6 +154,8 @@ struct Active<F> {
     first: u64,
     /// Its name is not known to be durable.
     new: bool,
+    /// Bytes of the spare that it is written over.
+    over: u64,
 }
 
 /// The crash-safe log of records. See the module's documentation.
@@ -138,6 +175,9 @@ pub struct Spool<S: Storage> {
     total: u64,
     /// Bytes of copies of damaged stretches.
     set_aside: u64,
+    /// Bytes of the settled segment that the next one is to be written over. That spares the kernel to
+    /// find, clear and give back pages.
+    spare: Option<u64>,
     poisoned: bool,
 }
 
@@ -169,6 +209,7 @@ impl<S: Storage> Spool<S> {
             next,
             durable: next,
             set_aside,
+            spare: None,
             poisoned: false,
         }
     }
@@ -229,20 +270,66 @@ impl<S: Storage> Spool<S> {
     ///
     /// See [`WriteError`].
     pub fn append(&mut self, received_ms: u64, ends: &[u32], data: &[u8]) -> Result<Appended, WriteError> {
+        let mut appended = self.append_some(std::iter::once(Records { received_ms, ends, data }))?;
+        appended.pop().ok_or(WriteError::Unfit(EncodeError::Empty))
+    }
+
+    /// As [`Spool::append`], a frame for each of `frames`, with one call: for the first, and for those behind it
+    /// that the same segment and the limit have room for. Returns where they are.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`], of the first; then none is written.
+    pub fn append_some<'a>(
+        &mut self,
+        mut frames: impl Iterator<Item = Records<'a>>,
+    ) -> Result<Vec<Appended>, WriteError> {
         self.check()?;
-        let front = encode_front(self.identity, self.next, received_ms, ends, data)?;
-        let bytes = (front.len() + data.len()) as u64;
+        let alone = frames.next().ok_or(EncodeError::Empty)?;
+        let first = self.encode(self.next, alone)?;
+        let mut bytes = first.bytes();
         self.check_room(bytes)?;
         if self.active.as_ref().is_some_and(|active| active.end + bytes > self.options.segment_bytes) {
             self.seal()?;
         }
-        let position = match self.active.take() {
-            Some(active) => self.append_to(active, &front, data)?,
-            None => self.begin(received_ms, &front, data)?,
+        let start = self.active.as_ref().map_or(SEGMENT_HEADER_BYTES as u64, |active| active.end);
+        let mut next = first.sequences.end;
+        let mut group = vec![first];
+        for records in frames.take(FRAMES_A_WRITE - 1) {
+            // What is wrong with it is said when it is the first.
+            let Ok(frame) = self.encode(next, records) else { break };
+            let more = bytes + frame.bytes();
+            let fits = more <= BYTES_A_WRITE && start + more <= self.options.segment_bytes;
+            if !fits || self.check_room(more).is_err() {
+                break;
+            }
+            (bytes, next) = (more, frame.sequences.end);
+            group.push(frame);
+        }
+        let mut parts: Vec<_> =
+            group.iter().flat_map(|frame| [IoSlice::new(&frame.front), IoSlice::new(frame.data)]).collect();
+        let written = match self.active.take() {
+            Some(active) => self.append_to(active, &mut parts, bytes),
+            None => self.begin(alone.received_ms, &parts, bytes),
         };
-        let sequences = self.next..self.next + ends.len() as u64;
-        self.next = sequences.end;
-        Ok(Appended { position, bytes, sequences })
+        let Position { segment, mut offset } = match written {
+            // There may be room for less.
+            Err(WriteError::Full(_)) if group.len() > 1 => return self.append_some(std::iter::once(alone)),
+            written => written?,
+        };
+        self.next = next;
+        let appended = group.into_iter().map(|frame| {
+            let (position, bytes) = (Position { segment, offset }, frame.bytes());
+            offset += bytes;
+            Appended { position, bytes, sequences: frame.sequences }
+        });
+        Ok(appended.collect())
+    }
+
+    fn encode<'a>(&self, first: u64, records: Records<'a>) -> Result<Encoded<'a>, EncodeError> {
+        let Records { received_ms, ends, data } = records;
+        let front = encode_front(self.identity, first, received_ms, ends, data)?;
+        Ok(Encoded { front, data, sequences: first..first + ends.len() as u64 })
     }
 
     /// Makes all that was appended durable, and returns [`Spool::durable_sequence`]. With
@@ -307,6 +394,7 @@ impl<S: Storage> Spool<S> {
     pub fn close(mut self) -> Result<(), WriteError> {
         let synced = self.sync().map(drop);
         let settled = self.write_watermark(true).and_then(|()| self.checkpoint().map(drop));
+        self.remove_spare();
         synced.and(settled)
     }
 
@@ -314,41 +402,44 @@ impl<S: Storage> Spool<S> {
         if self.poisoned { Err(WriteError::Poisoned) } else { Ok(()) }
     }
 
-    fn check_room(&self, frame: u64) -> Result<(), WriteError> {
+    fn check_room(&mut self, frame: u64) -> Result<(), WriteError> {
         let needed = frame + SEGMENT_HEADER_BYTES as u64;
         if needed > self.options.limit_bytes / 2 {
             return Err(EncodeError::TooLarge.into());
         }
-        let full = self.total_bytes() + needed > self.options.limit_bytes;
+        let room = self.options.limit_bytes.saturating_sub(self.total_bytes());
+        if self.spare.is_some_and(|spare| spare + needed > room) {
+            self.remove_spare();
+        }
+        let full = needed > room;
         if full { Err(WriteError::Full(Full::Limit)) } else { Ok(()) }
     }
 
-    /// Writes a frame to the open segment. A failure for want of room leaves it as it was.
+    /// Writes frames to the open segment. A failure for want of room leaves it as it was.
     fn append_to(
         &mut self,
         mut active: Active<S::File>,
-        front: &[u8],
-        data: &[u8],
+        parts: &mut [IoSlice<'_>],
+        bytes: u64,
     ) -> Result<Position, WriteError> {
         let position = Position { segment: active.number, offset: active.end };
-        let mut parts = [IoSlice::new(front), IoSlice::new(data)];
-        let written = write_fully(&*self.storage, &active.file, active.end, &mut parts);
+        let written = write_fully(&*self.storage, &active.file, active.end, parts);
         if let Err(error) = written {
             // What was written of it would look like damage, were it left behind a shorter frame.
             let undone = self.storage.truncate(&active.file, active.end);
             let name = segment_name(active.number);
             self.active = Some(active);
+            self.remove_spare();
             return Err(self.give_up("write to", name, error, undone));
         }
-        let bytes = (front.len() + data.len()) as u64;
         active.end += bytes;
         self.total += bytes;
         self.active = Some(active);
         Ok(position)
     }
 
-    /// Begins a segment with a frame. A failure for want of room leaves no file.
-    fn begin(&mut self, now_ms: u64, front: &[u8], data: &[u8]) -> Result<Position, WriteError> {
+    /// Begins a segment with frames. A failure for want of room leaves no file.
+    fn begin(&mut self, now_ms: u64, parts: &[IoSlice<'_>], bytes: u64) -> Result<Position, WriteError> {
         let number = self.next_number;
         let name = segment_name(number);
         // Not used again, even if this comes to nothing.
@@ -357,21 +448,46 @@ impl<S: Storage> Spool<S> {
         let header =
             SegmentHeader { spool: self.identity, number, first: self.next, created_ms: now_ms, generation };
         let header = header.encode();
-        let end = (header.len() + front.len() + data.len()) as u64;
-        let file = match self.storage.create(&name) {
+        let end = header.len() as u64 + bytes;
+        let spare =
+            self.spare.take().and_then(|bytes| Some((self.storage.open(SPARE, Access::Write).ok()?, bytes)));
+        let (opened, over, called) = match spare {
+            Some((file, bytes)) => (Ok(file), bytes, SPARE),
+            None => (self.storage.create(&name), 0, &*name),
+        };
+        let file = match opened {
             Ok(file) => file,
             Err(error) => return Err(self.give_up("create", name, error, Ok(()))),
         };
-        let mut parts = [IoSlice::new(&header), IoSlice::new(front), IoSlice::new(data)];
-        let reserved = self.storage.preallocate(&file, end.max(self.options.segment_bytes));
-        let written = reserved.and_then(|()| write_fully(&*self.storage, &file, 0, &mut parts));
+        let mut parts: Vec<_> = std::iter::once(IoSlice::new(&header)).chain(parts.iter().copied()).collect();
+        let written = self
+            .clear(&file, over)
+            .and_then(|()| self.storage.preallocate(&file, end.max(self.options.segment_bytes)))
+            .and_then(|()| write_fully(&*self.storage, &file, 0, &mut parts))
+            .and_then(|()| if called == SPARE { self.storage.rename(SPARE, &name) } else { Ok(()) });
         if let Err(error) = written {
-            let undone = self.storage.remove(&name);
+            let undone = self.storage.remove(called);
             return Err(self.give_up("write to", name, error, undone));
         }
         self.total += end;
-        self.active = Some(Active { number, file, end, first: self.next, new: true });
+        self.active = Some(Active { number, file, end, first: self.next, new: true, over });
         Ok(Position { segment: number, offset: header.len() as u64 })
+    }
+
+    /// Writes zeros over a file, so that nothing of what it was can be taken for a part of what it will be; at
+    /// once, since the kernel looks at all of a large folio at each write.
+    fn clear(&self, file: &S::File, bytes: u64) -> io::Result<()> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let pieces = (0..bytes).step_by(ZEROS.len()).map(|at| ZEROS.get(..bytes - at).unwrap_or(&ZEROS));
+        let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
+        write_fully(&*self.storage, file, 0, &mut pieces)
+    }
+
+    fn remove_spare(&mut self) {
+        if self.spare.take().is_some() {
+            // What is left of it counts for nothing, and the next start removes it.
+            drop(self.storage.remove(SPARE));
+        }
     }
 
     /// Ends the open segment.
@@ -379,13 +495,18 @@ impl<S: Storage> Spool<S> {
         self.sync()?;
         let Some(active) = self.active.take() else { return Ok(()) };
         // Gives back what was reserved and not used. Where that fails nothing but room is lost, and
-        // the next start does not need it.
-        drop(self.storage.truncate(&active.file, active.end));
+        // the next start does not need it; but what was written over ends in zeros, which are to be gone
+        // once it is not the last segment any more.
+        let cut = self.storage.truncate(&active.file, active.end);
+        if let Some(error) = cut.err().filter(|_| active.over > active.end) {
+            return Err(poison(&mut self.poisoned, "cut", segment_name(active.number), error));
+        }
         self.sealed.push_back(Sealed {
             number: active.number,
             bytes: active.end,
             sequences: std::iter::once(active.first..self.next).collect(),
             keep: false,
+            own: true,
         });
         Ok(())
     }
@@ -408,6 +529,14 @@ impl<S: Storage> Spool<S> {
         begun && !segment.keep && segment.sequences.iter().all(|sequences| self.settled.contains(sequences))
     }
 
+    /// Whether a settled segment is to be the spare. Not where a power cut is to lose nothing: it could leave
+    /// a part of each of the two.
+    fn is_reusable(&self, segment: &Sealed) -> bool {
+        let usual = self.options.segment_bytes / 2..=self.options.segment_bytes;
+        let os = self.options.sync == Sync::Os && !self.poisoned;
+        os && self.spare.is_none() && segment.own && usual.contains(&segment.bytes)
+    }
+
     /// Removes settled segments, whose watermark is durable, oldest first.
     pub(super) fn remove_settled(&mut self) -> Result<u64, WriteError> {
         let mut freed = 0;
@@ -419,6 +548,12 @@ impl<S: Storage> Spool<S> {
                 continue;
             }
             let name = segment_name(segment.number);
+            let spared = self.is_reusable(&segment) && self.storage.rename(&name, SPARE).is_ok();
+            if spared {
+                self.spare = Some(segment.bytes);
+                freed += segment.bytes;
+                continue;
+            }
             match self.storage.remove(&name) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     failure = Some(WriteError::Failed { tried: "remove", name, source });

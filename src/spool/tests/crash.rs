@@ -21,6 +21,8 @@ fn check(
         recover(crashed, options).unwrap_or_else(|error| panic!("{context}: {error}"));
     truth.check(&found, power_cut, options.sync, &context);
     assert!(opened.report.failures.is_empty(), "{context}: {:?}", opened.report);
+    let sound = opened.report.damage.is_empty() && opened.report.lost.is_empty();
+    assert!(sound || power_cut, "{context}: a killed process damages nothing: {:?}", opened.report);
     assert_eq!(opened.report.live.records, found.len() as u64, "{context}");
     let bytes: usize = found.iter().map(|id| record(*id).len()).sum();
     assert_eq!(opened.report.live.bytes, bytes as u64, "{context}");
@@ -41,7 +43,7 @@ fn check(
 
 #[test]
 fn a_crash_at_any_call_loses_nothing_durable_and_invents_nothing() {
-    let mut points = 0;
+    let (mut points, mut spares) = (0, 0);
     for seed in 0..7 * factor() {
         for sync in [Sync::Always, Sync::Os] {
             let whole = Simulated::new(seed);
@@ -50,6 +52,7 @@ fn a_crash_at_any_call_loses_nothing_durable_and_invents_nothing() {
             for stop in 0..=calls {
                 let disk = Simulated::new(seed).stop_at(stop);
                 let (truth, _) = run(&disk, sync, seed, STEPS);
+                spares += u64::from(disk.files().contains_key("segment-spare"));
                 for (persistence, dice) in dice() {
                     let context = format!(
                         "seed {seed}, {sync:?}, stopped at call {stop} of {calls}, {persistence:?}, dice {dice}"
@@ -66,8 +69,9 @@ fn a_crash_at_any_call_loses_nothing_durable_and_invents_nothing() {
             }
         }
     }
-    println!("{points} crash points");
+    println!("{points} crash points, {spares} times with a segment to write over");
     assert!(points >= 20_000, "{points} points are too few");
+    assert!(spares >= 100, "{spares} segments to write over are too few");
 }
 
 /// Every model, those of chance with several throws.

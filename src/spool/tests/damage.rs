@@ -187,6 +187,49 @@ fn a_damaged_last_frame_is_set_aside_and_a_torn_one_is_cut() {
     check(&|bytes| bytes.truncate(bytes.len() - 1), 0, true);
 }
 
+/// A segment written over a settled one, whose last frame is damaged at any bit, or was cut short at any byte.
+#[test]
+fn what_was_written_over_a_settled_segment_is_told_apart_from_what_is_left_of_that() {
+    let options = Options { sync: Sync::Os, ..small() };
+    let disk = Simulated::new(0);
+    let mut spool = open(disk.clone(), options).unwrap().spool;
+    let mut ids = 0;
+    while spool.segments() < 2 {
+        append(&mut spool, ids..ids + 1).unwrap();
+        ids += 1;
+    }
+    // The first is settled and kept, the second is left as it is, the third is written over the first.
+    spool.settle(0..ids - 1);
+    assert!(spool.checkpoint().unwrap() > 0);
+    assert!(disk.files().contains_key("segment-spare"));
+    while spool.segments() < 2 {
+        append(&mut spool, ids..ids + 1).unwrap();
+        ids += 1;
+    }
+    let appended = append(&mut spool, ids..ids + 1).unwrap();
+    let (whole, name) = (disk.files(), segment_name(3));
+    assert!(!whole.contains_key("segment-spare"));
+    let start = usize::try_from(appended.position.offset).unwrap();
+    let end = start + usize::try_from(appended.bytes).unwrap();
+    let rest = &whole[&name][end..];
+    assert!(rest.len() > 100 && rest.iter().all(|byte| *byte == 0), "{rest:?}");
+    let first = recover(&Simulated::with(&whole), options).unwrap().1[0];
+    for cut in start..end {
+        let mut files = whole.clone();
+        files.get_mut(&name).unwrap()[cut..end].fill(0);
+        let (opened, found) = recover(&Simulated::with(&files), options).unwrap();
+        assert_eq!(found, (first..ids).collect::<Vec<_>>(), "cut at {cut}");
+        assert!(opened.report.damage.is_empty() && opened.report.lost.is_empty(), "{:?}", opened.report);
+    }
+    for bit in start * 8..end * 8 {
+        let mut files = whole.clone();
+        files.get_mut(&name).unwrap()[bit / 8] ^= 1 << (bit % 8);
+        let (opened, found) = recover(&Simulated::with(&files), options).unwrap();
+        assert_eq!(found, (first..ids).collect::<Vec<_>>(), "bit {bit}");
+        assert_eq!(opened.report.damage.len(), 1, "bit {bit}: {:?}", opened.report);
+    }
+}
+
 fn frame_bytes(segment: &[u8], at: usize) -> usize {
     let header = crate::spool::layout::FrameHeader::decode(&segment[at..]).unwrap();
     usize::try_from(header.frame_bytes()).unwrap()

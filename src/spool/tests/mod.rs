@@ -17,7 +17,7 @@ use std::ops::Range;
 use fastrand::Rng;
 use simulated::Simulated;
 
-use super::{Appended, OpenError, Opened, Options, Spool, Storage, Sync, WriteError, open};
+use super::{Appended, OpenError, Opened, Options, Records, Spool, Storage, Sync, WriteError, open};
 
 /// How much more than in CI is tried: `SPOOL_CASES`, 1 where it is not set.
 fn factor() -> u64 {
@@ -63,12 +63,25 @@ fn id(bytes: &[u8]) -> u64 {
 
 /// Appends the records of these ids as one frame.
 fn append<S: Storage>(spool: &mut Spool<S>, ids: Range<u64>) -> Result<Appended, WriteError> {
+    let (ends, data) = records(ids.clone());
+    spool.append(1_000 + ids.start, &ends, &data)
+}
+
+/// Appends a frame of the records of each of these ids, as many as go with the first.
+fn append_some<S: Storage>(spool: &mut Spool<S>, ids: &[Range<u64>]) -> Result<Vec<Appended>, WriteError> {
+    let frames: Vec<_> = ids.iter().map(|ids| (ids.start, records(ids.clone()))).collect();
+    let frames = frames.iter().map(|(id, (ends, data))| Records { received_ms: 1_000 + id, ends, data });
+    spool.append_some(frames)
+}
+
+/// The records of these ids, one behind the other, and where each ends.
+fn records(ids: Range<u64>) -> (Vec<u32>, Vec<u8>) {
     let (mut data, mut ends) = (Vec::new(), Vec::new());
-    for id in ids.clone() {
+    for id in ids {
         data.extend(record(id));
         ends.push(u32::try_from(data.len()).unwrap());
     }
-    spool.append(1_000 + ids.start, &ends, &data)
+    (ends, data)
 }
 
 /// Takes everything that waits: the ids with their sequences, in the order they came.
@@ -152,9 +165,17 @@ fn run(disk: &Simulated, sync: Sync, seed: u64, steps: usize) -> (Truth, Option<
         }
         match rng.u8(0..12) {
             0..5 => {
-                let ids = truth.tried..truth.tried + rng.u64(1..5);
-                truth.tried = ids.end;
-                if let Ok(appended) = append(&mut spool, ids.clone()) {
+                // Most often one frame, as where there is no hurry.
+                let frames = if rng.u8(0..4) == 0 { rng.usize(2..5) } else { 1 };
+                let ids: Vec<_> = (0..frames)
+                    .map(|_| {
+                        let ids = truth.tried..truth.tried + rng.u64(1..5);
+                        truth.tried = ids.end;
+                        ids
+                    })
+                    .collect();
+                let appended = append_some(&mut spool, &ids).unwrap_or_default();
+                for (ids, appended) in ids.into_iter().zip(appended) {
                     truth.appended.extend(ids.clone());
                     held.push((ids, appended.sequences));
                 }
