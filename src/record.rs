@@ -65,6 +65,9 @@ pub struct Chunk {
     /// The first record's, where the spool has them.
     sequence: Option<u64>,
     hold: Reservation,
+    /// Its place among those that have gone on from memory, where there is a spool.
+    #[expect(dead_code, reason = "given back when the chunk is dropped")]
+    passage: Reservation,
 }
 
 impl Chunk {
@@ -78,7 +81,7 @@ impl Chunk {
     pub fn new(bytes: Bytes, ends: Box<[u32]>, received: Instant, hold: Reservation) -> Self {
         debug_assert_eq!(ends.last().map(|end| *end as usize), Some(bytes.len()));
         debug_assert!(ends.is_sorted());
-        Self { bytes, ends, received, claim: None, sequence: None, hold }
+        Self { bytes, ends, received, claim: None, sequence: None, hold, passage: Reservation::none() }
     }
 
     /// The same chunk, whose producer is told how far its records have come.
@@ -103,6 +106,12 @@ impl Chunk {
     #[must_use]
     pub fn held_by(self, hold: Reservation) -> Self {
         Self { hold, ..self }
+    }
+
+    /// The same chunk, which holds `passage` beside its memory.
+    #[must_use]
+    pub fn with_passage(self, passage: Reservation) -> Self {
+        Self { passage, ..self }
     }
 
     /// Who is to be told when the records reach `level`, if anybody.

@@ -52,8 +52,8 @@ pub const CHUNK_OVERHEAD_BYTES: usize = 256;
 pub struct Shares {
     /// For records as they were read, until Firehose has them.
     pub records: usize,
-    /// For records that are read back from the spool, so that a disk and a memory full of what
-    /// arrives can't keep what waits from being sent; 0 without a spool.
+    /// For records that are read back from the spool, or go on from memory, so that a disk and a memory
+    /// full of what arrives can't keep what waits from being sent; 0 without a spool.
     pub read_back: usize,
     /// For request bodies in flight.
     pub bodies: usize,

@@ -2,10 +2,11 @@
 //!
 //! Each turn it writes down what was settled, appends what came, makes that durable with one sync,
 //! however many chunks and connections it came from, and reads back what fits. A chunk goes on from
-//! memory while nothing waits on the disk and memory is not short; else its memory is given back and
-//! it is read again in its turn, so order is kept and a stream that takes nothing fills the disk and not
-//! the memory. No chunk is taken up, for a moment, while less than a quarter of the budget is free: so
-//! a quarter is always left for those that have to go by the disk.
+//! memory while nothing waits on the disk, into the memory for what is read back and then into three
+//! quarters of that for what arrives. Else it stays for a moment where it is, in memory too; when the stream
+//! takes too little in that time, its memory is given back and it is read again in its turn. So order is kept
+//! and a stream that takes nothing fills the disk and not the memory: a quarter is always left for what has
+//! to go by the disk.
 //!
 //! A thread of its own, since its calls block as long as the disk does: a disk that stalls holds up
 //! producers, and the flush task goes on with what it has.
@@ -23,7 +24,9 @@ use crate::budget::{Budget, Reservation};
 use crate::config::OnFull;
 use crate::record::{Chunk, Claim, Level};
 use crate::spool::layout::FrameHeader;
-use crate::spool::{Backlog, Full, Opened, Reader, Spool, Storage, Sync, Waiting, WriteError};
+use crate::spool::{
+    Appended, Backlog, Full, Opened, Reader, Records, Spool, Storage, Sync, Waiting, WriteError,
+};
 use crate::telemetry::figures::{Figures, SpoolCondition};
 use crate::telemetry::quiet::Quiet;
 use crate::telemetry::{now, wall_clock};
@@ -34,10 +37,17 @@ const CHUNKS_A_TURN: usize = 256;
 const FRAMES_A_TURN: usize = 32;
 /// How often a full disk is tried again: nobody tells when there is room.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long memory that runs low is given to become half free before records stay on the disk alone,
-/// and have to be read back. A stream that empties it faster is held up by nothing but the processor,
-/// which reading back would only take more of.
+/// How long a stream has to take [`QUICK_BYTES`] before what waits for it stays on the disk alone, and has to be
+/// read back. One that is as quick is held up by nothing but the processor, which reading back would only
+/// take more of.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// See [`PATIENCE`].
+const QUICK_BYTES: u64 = 4 * 1024 * 1024;
+/// While no more waits on the disk, and the stream is quick, half as much is taken up as it takes: so that
+/// what a moment has left there is soon read back, and nothing more has to be.
+const LITTLE_BYTES: u64 = 128 * 1024 * 1024;
+/// How long chunks gather while the stream has enough to go on with.
+const GATHER: Duration = Duration::from_millis(1);
 /// Most runs of records on the disk whose producers wait to hear of their delivery (about 1 MB).
 /// With as many, nothing more is taken until some are read back.
 const MAX_CLAIMS: usize = 16_384;
@@ -86,8 +96,15 @@ pub struct Spooler<S: Storage> {
     unsynced: Vec<(Claim, u64)>,
     /// On the disk alone, in order, whose producers wait to hear of their delivery.
     claims: VecDeque<(u64, Claim)>,
-    /// Since when memory has not been half free after a quarter of it was not.
-    low_since: Option<Instant>,
+    /// In the spool and in memory, to go on as soon as the flush task holds less.
+    ready: VecDeque<(Chunk, Appended)>,
+    /// What has gone on and is held in memory for what arrives: three quarters of that at most.
+    ahead: Budget,
+    /// For the next chunk of `ready`.
+    place: Option<Place>,
+    pace: Pace,
+    /// Bytes that were taken up while it catches up, less half of what has gone on since.
+    debt: u64,
     /// Memory for the next frame of the backlog.
     room: Reservation,
     /// What there was no room in when it was last tried.
@@ -120,6 +137,7 @@ impl<S: Storage> Spooled<S> {
         let account = Account::new(Arc::clone(&ledger), Some(Arc::clone(&settlements)));
         let pressure = Arc::clone(&intake.pressure);
         let outlet = Outlet { chunks: outward, pressure: Arc::clone(&pressure), account, on_full };
+        let ahead = Budget::new(budget.total() / 4 * 3);
         let spooler = Spooler {
             reader: spool.reader(),
             spool,
@@ -139,7 +157,11 @@ impl<S: Storage> Spooled<S> {
             pending: VecDeque::new(),
             unsynced: Vec::new(),
             claims: VecDeque::new(),
-            low_since: None,
+            ready: VecDeque::new(),
+            ahead,
+            place: None,
+            pace: Pace::new(now()),
+            debt: 0,
             room: Reservation::none(),
             full: None,
             failed: false,
@@ -164,7 +186,7 @@ impl<S: Storage> Spooler<S> {
             self.make_durable();
             let brought = self.bring_back().await;
             self.report();
-            if !self.open && self.pending.is_empty() && self.backlog.is_empty() {
+            if !self.open && self.pending.is_empty() && self.ready.is_empty() && self.backlog.is_empty() {
                 self.onward = None;
             }
             if over {
@@ -180,8 +202,24 @@ impl<S: Storage> Spooler<S> {
 
     /// Waits for the listeners, the flush task, the clock, and the memory that the next frame `needs`.
     async fn wait(&mut self, needs: Option<usize>) {
+        if self.has_time() {
+            tokio::time::sleep(GATHER).await;
+        }
         let takes = self.takes();
-        let patient = self.patient_until().filter(|_| self.open);
+        // Else it may be told that there is no need to wait any more.
+        let patient =
+            (!self.ready.is_empty() || self.debt > 0 && self.catches_up()).then(|| self.pace.until());
+        let place = async {
+            match self.ready.front() {
+                Some((chunk, _)) => tokio::select! {
+                    passage = self.ahead.reserve(chunk.held_bytes()) => Place::Ahead(passage),
+                    hold = self.read_back.reserve(chunk.held_bytes()), if chunk.held_bytes() <= self.read_back.total() => {
+                        Place::Apart(hold)
+                    }
+                },
+                None => std::future::pending().await,
+            }
+        };
         let room = async {
             match needs {
                 Some(bytes) => self.read_back.reserve(bytes).await,
@@ -206,8 +244,9 @@ impl<S: Storage> Spooler<S> {
             () = aborted => self.give_up().await,
             () = self.settlements.told() => {}
             room = room => self.room = room,
+            place = place => self.place = Some(place),
             chunk = self.chunks.recv(), if takes => match chunk {
-                Ok(chunk) => self.pending.push_back(chunk),
+                Ok(chunk) => self.take_up(chunk),
                 Err(_) => self.open = false,
             },
             () = retry => {}
@@ -215,32 +254,80 @@ impl<S: Storage> Spooler<S> {
     }
 
     fn takes(&mut self) -> bool {
-        self.open && self.full.is_none() && self.claims.len() < MAX_CLAIMS && self.patient_until().is_none()
+        self.open
+            && self.full.is_none()
+            && self.claims.len() < MAX_CLAIMS
+            && !(self.debt > 0 && self.catches_up())
     }
 
-    /// Takes note of how much memory is free.
-    fn look_at_memory(&mut self) {
-        let (available, total) = (self.budget.available(), self.budget.total());
-        if available >= total / 2 {
-            self.low_since = None;
-        } else if available < total / 4 && self.low_since.is_none() {
-            self.low_since = Some(now());
+    /// Whether the stream will soon have what waits on the disk.
+    fn catches_up(&mut self) -> bool {
+        self.is_patient() && !self.backlog.is_empty() && self.backlog.bytes() <= LITTLE_BYTES
+    }
+
+    fn take_up(&mut self, chunk: Chunk) {
+        if self.catches_up() {
+            self.debt += chunk.bytes() as u64;
+        }
+        self.pending.push_back(chunk);
+    }
+
+    /// Sends on what is ready, as far as the flush task may hold it; what has to wait for too long stays
+    /// on the disk alone.
+    async fn send_ready(&mut self) {
+        while let Some((chunk, appended)) = self.ready.pop_front() {
+            match self.find_place(chunk.held_bytes()) {
+                Some(Place::Apart(hold)) => self.send(chunk.held_by(hold)).await,
+                Some(Place::Ahead(passage)) => self.send(chunk.with_passage(passage)).await,
+                None if self.failed => self.send(chunk).await,
+                None => {
+                    self.ready.push_front((chunk, appended));
+                    break;
+                }
+            }
+        }
+        if self.ready.is_empty() {
+            return;
+        }
+        if self.is_patient() {
+            self.pressure.tell();
+        } else {
+            for (chunk, appended) in std::mem::take(&mut self.ready) {
+                self.leave(&chunk, &appended);
+            }
         }
     }
 
-    /// Until when chunks are left where they are, since there may soon be memory for them to go on
-    /// without being read back.
-    fn patient_until(&mut self) -> Option<Instant> {
-        self.look_at_memory();
-        let until = self.low_since? + PATIENCE;
-        (self.backlog.is_empty() && now() < until).then_some(until)
+    /// A place beside what producers fill, as long as there is one, else in it.
+    fn find_place(&mut self, bytes: usize) -> Option<Place> {
+        let granted = self.place.take().filter(|place| place.bytes() >= bytes);
+        let apart =
+            || self.read_back.try_reserve(bytes).filter(|hold| hold.bytes() >= bytes).map(Place::Apart);
+        let ahead = || self.ahead.try_reserve(bytes).map(Place::Ahead);
+        let mut place = granted.or_else(apart).or_else(ahead)?;
+        match &mut place {
+            Place::Ahead(hold) | Place::Apart(hold) => hold.shrink(bytes),
+        }
+        Some(place)
     }
 
-    /// Whether what comes goes by the disk: it would overtake what waits there, or memory has been low
-    /// for longer than there was patience.
-    fn goes_by_disk(&mut self) -> bool {
-        self.look_at_memory();
-        !self.backlog.is_empty() || self.low_since.is_some_and(|since| now() >= since + PATIENCE)
+    /// Whether what comes may be let gather for a moment, since the stream has enough to go on with: each turn
+    /// wakes others.
+    fn has_time(&self) -> bool {
+        let held = self.ahead.total() - self.ahead.available();
+        self.open && self.on_full == OnFull::Block && self.backlog.is_empty() && held > self.ahead.total() / 2
+    }
+
+    /// Leaves a chunk to the disk, to be read back in its turn.
+    fn leave(&mut self, chunk: &Chunk, appended: &Appended) {
+        self.backlog.push(appended);
+        let claim = chunk.claim(Level::Delivered).cloned();
+        self.claims.extend(claim.map(|claim| (appended.sequences.start, claim)));
+    }
+
+    /// Whether there is a wait for the stream, which is quick. Not where others give way for want of memory.
+    fn is_patient(&mut self) -> bool {
+        self.on_full == OnFull::Block && self.pace.is_quick(now())
     }
 
     /// Takes what listeners have brought, without waiting.
@@ -249,7 +336,7 @@ impl<S: Storage> Spooler<S> {
             && self.pending.len() < CHUNKS_A_TURN
             && let Ok(chunk) = self.chunks.try_recv()
         {
-            self.pending.push_back(chunk);
+            self.take_up(chunk);
         }
     }
 
@@ -290,42 +377,60 @@ impl<S: Storage> Spooler<S> {
     /// Appends what came and sends on what goes on from memory.
     async fn take_in(&mut self) {
         self.full = None;
+        self.send_ready().await;
         let (at, wall) = (now(), unix_millis(wall_clock()));
-        while let Some(chunk) = self.pending.pop_front() {
+        while !self.pending.is_empty() {
             if self.failed {
                 // Received but not durable, and not called so: it is sent from memory.
-                self.send(chunk).await;
-                continue;
-            }
-            let age = u64::try_from(at.saturating_duration_since(chunk.received()).as_millis());
-            let received_ms = wall.saturating_sub(age.unwrap_or(u64::MAX));
-            match self.spool.append(received_ms, chunk.ends(), chunk.data()) {
-                Ok(appended) => {
-                    self.kept += count(&chunk);
-                    if let Some(claim) = chunk.claim(Level::Durable) {
-                        self.unsynced.push((claim.clone(), chunk.records() as u64));
-                    }
-                    let first = appended.sequences.start;
-                    if self.goes_by_disk() {
-                        self.backlog.push(&appended);
-                        let claim = chunk.claim(Level::Delivered).cloned();
-                        self.claims.extend(claim.map(|claim| (first, claim)));
-                    } else {
-                        self.send(chunk.with_sequence(first)).await;
-                    }
+                for chunk in std::mem::take(&mut self.pending) {
+                    self.send(chunk).await;
                 }
-                Err(WriteError::Full(_)) if self.on_full == OnFull::DropNewest => self.drop_newest(&chunk),
-                Err(WriteError::Full(full)) => {
-                    self.pending.push_front(chunk);
+                break;
+            }
+            let frames = self.pending.iter().map(|chunk| {
+                let age = u64::try_from(at.saturating_duration_since(chunk.received()).as_millis());
+                let received_ms = wall.saturating_sub(age.unwrap_or(u64::MAX));
+                Records { received_ms, ends: chunk.ends(), data: chunk.data() }
+            });
+            match self.spool.append_some(frames) {
+                Ok(group) => {
+                    for appended in group {
+                        let Some(chunk) = self.pending.pop_front() else { break };
+                        self.appended(chunk, appended, at);
+                    }
+                    self.send_ready().await;
+                }
+                Err(WriteError::Full(full)) if self.on_full != OnFull::DropNewest => {
                     return self.wait_for_disk(full);
                 }
                 Err(error) => {
+                    let Some(chunk) = self.pending.pop_front() else { break };
+                    if matches!(error, WriteError::Full(_)) {
+                        self.drop_newest(&chunk);
+                        continue;
+                    }
                     self.fail(&error);
+                    self.send_ready().await;
                     self.send(chunk).await;
                 }
             }
         }
         self.pressure.want_disk(0);
+    }
+
+    /// Takes note of a chunk that the spool has.
+    fn appended(&mut self, chunk: Chunk, appended: Appended, at: Instant) {
+        self.kept += count(&chunk);
+        if let Some(claim) = chunk.claim(Level::Durable) {
+            self.unsynced.push((claim.clone(), chunk.records() as u64));
+        }
+        if !self.backlog.is_empty() {
+            return self.leave(&chunk, &appended);
+        }
+        if self.ready.is_empty() {
+            self.pace.begin(at);
+        }
+        self.ready.push_back((chunk.with_sequence(appended.sequences.start), appended));
     }
 
     fn drop_newest(&mut self, chunk: &Chunk) {
@@ -400,24 +505,32 @@ impl<S: Storage> Spooler<S> {
                 }
             };
             let needed = memory_of(&header);
-            let mut hold = std::mem::take(&mut self.room);
-            if hold.bytes() < needed.min(self.read_back.total()) {
-                drop(hold);
-                let spare = self.budget.available() >= self.budget.total() / 2;
-                let borrowed = || if spare { self.budget.try_reserve(needed) } else { None };
-                let Some(reservation) = self.read_back.try_reserve(needed).or_else(borrowed) else {
+            let mut room = (std::mem::take(&mut self.room), Reservation::none());
+            if room.0.bytes() < needed.min(self.read_back.total()) {
+                drop(room);
+                let Some(found) = self.find_room(needed) else {
                     self.pressure.tell();
                     return Brought::Lacks(needed);
                 };
-                hold = reservation;
+                room = found;
             }
             match self.backlog.next(&mut self.reader) {
-                Ok(Some(waiting)) => self.send_back(waiting, hold).await,
+                Ok(Some(waiting)) => self.send_back(waiting, room).await,
                 Ok(None) => return Brought::All,
                 Err(error) => self.say_unreadable(&error),
             }
         }
         Brought::Some
+    }
+
+    /// Memory for what is read back, if need be what there is to spare for what arrives; with the passage
+    /// for that.
+    fn find_room(&self, bytes: usize) -> Option<(Reservation, Reservation)> {
+        if let Some(room) = self.read_back.try_reserve(bytes) {
+            return Some((room, Reservation::none()));
+        }
+        let spare = self.budget.available() >= self.budget.total() / 2;
+        if spare { Some((self.budget.try_reserve(bytes)?, self.ahead.try_reserve(bytes)?)) } else { None }
     }
 
     fn say_unreadable(&mut self, error: &crate::spool::ReadError) {
@@ -432,7 +545,7 @@ impl<S: Storage> Spooler<S> {
     }
 
     /// Sends a frame on that was read back: the records of it that are not settled.
-    async fn send_back(&mut self, waiting: Waiting, mut hold: Reservation) {
+    async fn send_back(&mut self, waiting: Waiting, (mut hold, mut passage): (Reservation, Reservation)) {
         let header = &waiting.frame.header;
         let age = unix_millis(wall_clock()).saturating_sub(header.received_ms);
         let received = now().checked_sub(Duration::from_millis(age)).unwrap_or_else(now);
@@ -443,17 +556,22 @@ impl<S: Storage> Spooler<S> {
         let claim = self.claims.pop_front_if(|(sequence, _)| *sequence == first).map(|(_, claim)| claim);
         if waiting.is_whole() {
             let chunk = Chunk::new(waiting.frame.bytes, waiting.frame.ends, received, hold);
-            return self.send(chunk.with_sequence(first).with_claim(claim)).await;
+            return self.send(chunk.with_sequence(first).with_claim(claim).with_passage(passage)).await;
         }
         // Some of its records were settled before; the others move into chunks of their own.
         for (live, bytes, ends) in waiting.parts() {
-            let part = hold.split(bytes.len() + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES);
+            let part = bytes.len() + ends.len() * size_of::<u32>() + CHUNK_OVERHEAD_BYTES;
+            let (part, passage) = (hold.split(part), passage.split(part));
             let chunk = Chunk::new(bytes::Bytes::copy_from_slice(&bytes), ends, received, part);
-            self.send(chunk.with_sequence(first + u64::from(live.start))).await;
+            let chunk = chunk.with_sequence(first + u64::from(live.start)).with_passage(passage);
+            self.send(chunk).await;
         }
     }
 
     async fn send(&mut self, chunk: Chunk) {
+        let bytes = chunk.bytes() as u64;
+        self.pace.took(bytes, now());
+        self.debt = self.debt.saturating_sub(bytes / 2);
         let Some(onward) = &self.onward else { return };
         if onward.send(chunk).await.is_err() {
             // The flush task is gone, which only an abort brings about: what the spool has stays there.
@@ -470,6 +588,8 @@ impl<S: Storage> Spooler<S> {
         self.open = false;
         self.backlog = Backlog::default();
         self.take_in().await;
+        // These are in the spool.
+        self.ready.clear();
         for chunk in std::mem::take(&mut self.pending) {
             self.send(chunk).await;
         }
@@ -499,6 +619,62 @@ impl<S: Storage> Spooler<S> {
             spool.segments = self.spool.segments();
             spool.kept = self.kept;
             spool.condition = condition;
+        }
+    }
+}
+
+/// How fast the stream takes what there is.
+#[derive(Debug)]
+struct Pace {
+    quick: bool,
+    /// Bytes that it took since `until` was set.
+    took: u64,
+    /// When it is looked at next.
+    until: Instant,
+}
+
+impl Pace {
+    fn new(at: Instant) -> Self {
+        Self { quick: false, took: 0, until: at }
+    }
+
+    /// Takes it for quick, until it has had its time.
+    fn begin(&mut self, at: Instant) {
+        *self = Self { quick: true, took: 0, until: at + PATIENCE };
+    }
+
+    fn took(&mut self, bytes: u64, at: Instant) {
+        self.took += bytes;
+        if self.took >= QUICK_BYTES && at < self.until {
+            self.begin(at);
+        }
+    }
+
+    fn is_quick(&mut self, at: Instant) -> bool {
+        if at >= self.until {
+            *self = Self { quick: self.took >= QUICK_BYTES, took: 0, until: at + PATIENCE };
+        }
+        self.quick
+    }
+
+    fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+/// What a chunk takes that goes on.
+#[derive(Debug)]
+enum Place {
+    /// Of the part of memory that is for what arrives, where its bytes stay.
+    Ahead(Reservation),
+    /// Memory for what is read back, which its bytes are counted to from then on.
+    Apart(Reservation),
+}
+
+impl Place {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ahead(hold) | Self::Apart(hold) => hold.bytes(),
         }
     }
 }

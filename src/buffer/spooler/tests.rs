@@ -413,3 +413,24 @@ async fn whatever_call_fails_in_whatever_way_what_was_called_durable_is_sent_or_
     println!("{came_about} failing calls");
     assert!(came_about > 100, "only {came_about} of the faults came about");
 }
+
+#[test]
+fn a_stream_is_quick_while_it_takes_4_mib_every_50_ms() {
+    let mut at = now();
+    let mut pace = Pace::new(at);
+    assert!(!pace.is_quick(at));
+    // It has its time first.
+    pace.begin(at);
+    for _ in 0..10 {
+        at += PATIENCE / 2;
+        assert!(pace.is_quick(at));
+        pace.took(QUICK_BYTES, at);
+    }
+    pace.took(QUICK_BYTES - 1, at);
+    at += PATIENCE;
+    assert!(!pace.is_quick(at));
+    // One that takes more again is known by the end of the same time.
+    pace.took(QUICK_BYTES, at);
+    assert!(pace.is_quick(at));
+    assert!(!pace.is_quick(at + PATIENCE));
+}
