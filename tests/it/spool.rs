@@ -299,12 +299,15 @@ async fn a_full_spool_drops_what_the_policy_says_and_counts_it() {
         let settings =
             ["buffer.memory=1MiB", "buffer.disk=4MiB", "buffer.sync=os", &on_full, "listen.app.acks=off"];
         let daemon = start(directory(), &sink, &settings).await;
-        daemon.write(&lines(100_000, BYTES)).await;
-        let all = |status: &serde_json::Value| {
-            let ledger = &status["ledger"];
-            ledger["received"]["records"] == 100_000 && status["connections"] == 0
-        };
-        daemon.until("in", all).await;
+        // In parts that memory has room for: it is to be the disk that is full.
+        for (part, until) in lines(100_000, BYTES).chunks(1_000 * BYTES).zip((1_000..).step_by(1_000)) {
+            daemon.write(part).await;
+            let all = |status: &serde_json::Value| {
+                let ledger = &status["ledger"];
+                ledger["received"]["records"] == until && status["connections"] == 0
+            };
+            daemon.until("in", all).await;
+        }
         daemon.until_still().await;
         let status = daemon.status().await;
         let dropped = number(&status, "/ledger/dropped/buffer_full/records");
