@@ -190,6 +190,20 @@ impl Partial {
         Ok(())
     }
 
+    /// Says that the connection waits for memory, and holds `bytes` meanwhile as it did before it was
+    /// admitted. Whoever may go past the limit keeps its turn.
+    pub fn step_back(&self, bytes: usize) {
+        let mut state = self.partials.lock();
+        if state.overdraft.is_some_and(|(holder, _)| holder == self.id) {
+            return;
+        }
+        let more_room = state.set(self.id, bytes, None, self.partials.limit);
+        drop(state);
+        if more_room {
+            self.partials.room.notify_one();
+        }
+    }
+
     /// Says that the connection's unfinished record takes `bytes` now, and that its producer is
     /// waited for.
     pub fn hold(&self, bytes: usize) {
@@ -281,6 +295,21 @@ mod tests {
             () = &mut waiting => panic!("admitted past the limit"),
         }
         waiting.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_for_memory_keeps_nobody_from_room_but_keeps_its_turn_past_the_limit() {
+        let [waiting, other, taker] = enter(100);
+        waiting.admit(80).await;
+        waiting.step_back(10);
+        other.admit(90).await;
+        taker.admit(60).await;
+        taker.step_back(0);
+        assert_eq!(taker.partials.lock().total, 160);
+        assert!(waiting.try_admit(20, now()).is_err(), "the overdraft is taken");
+        other.step_back(90);
+        taker.hold(0);
+        waiting.try_admit(10, now()).expect("there is room for it");
     }
 
     // R-P18

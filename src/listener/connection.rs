@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::Shared;
 use super::acks::Acker;
 use super::limit::Allowance;
+use super::pace::Pace;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
@@ -53,18 +54,23 @@ fn most_read_bytes(framer: &impl Framer, capacity: usize) -> usize {
     most
 }
 
-/// Reads `source` until it ends, breaks, or is told to stop.
+/// Reads `source` until it ends, breaks, or is told to stop. Each protocol's reading is boxed, so that a
+/// connection takes no more memory than its own needs.
 pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S) {
     let (delimiter, longest) = (shared.context.delimiter.clone(), shared.longest_record());
     let acker = || Acker::counting(shared.config.acks);
     match shared.config.protocol {
-        Protocol::Lines => read(shared, intake, source, Lines::new(delimiter, longest), acker()).await,
-        Protocol::Frames => read(shared, intake, source, Frames::new(delimiter, longest), acker()).await,
+        Protocol::Lines => {
+            Box::pin(read(shared, intake, source, Lines::new(delimiter, longest), acker())).await
+        }
+        Protocol::Frames => {
+            Box::pin(read(shared, intake, source, Frames::new(delimiter, longest), acker())).await
+        }
         Protocol::Forward => {
             // What comes out of gzip is held beside what is read.
             let longest = longest.min(intake.capacity() / 4);
             match speak_forward(shared, Forward::new(delimiter, longest, &forward_settings(shared))) {
-                Ok((framer, acker)) => read(shared, intake, source, framer, acker).await,
+                Ok((framer, acker)) => Box::pin(read(shared, intake, source, framer, acker)).await,
                 Err(error) => shared.say_closed(Protocol::Forward, &error),
             }
         }
@@ -77,7 +83,7 @@ pub(super) async fn serve<S: Source>(shared: &Shared, intake: Intake, source: S)
                 SyslogFormat::Raw => Syslog::raw(delimiter, longest),
                 SyslogFormat::Json => Syslog::json(delimiter, longest),
             };
-            read(shared, intake, source, syslog, acker()).await;
+            Box::pin(read(shared, intake, source, syslog, acker())).await;
         }
     }
 }
@@ -116,6 +122,7 @@ async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, 
         shared,
         source,
         allowance: None,
+        pace: Pace::default(),
         stopping: None,
     };
     reader.run().await;
@@ -140,6 +147,7 @@ struct Reader<'a, S, F> {
     most_read_bytes: usize,
     /// What the listener's limit leaves for the next read; none without a limit.
     allowance: Option<Allowance>,
+    pace: Pace,
     /// Set once a stop was asked for.
     stopping: Option<Stopping>,
 }
@@ -292,6 +300,8 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         self.tell();
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
+        // Whoever is told something may wait to hear it before it writes more.
+        let due = self.pace.due().filter(|_| !self.acker.is_on() && self.source.can_wait());
         let takes = !self.intake.refuses().is_cancelled() && !self.acker.is_full();
         let (source, more) = (&mut self.source, self.more);
         let ready = async {
@@ -300,7 +310,12 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
                     tokio::task::yield_now().await;
                     Ok(true)
                 }
-                (true, is_blocked) => source.ready(is_blocked).await,
+                (true, is_blocked) => {
+                    if let Some(due) = due {
+                        tokio::time::sleep_until(due.into()).await;
+                    }
+                    source.ready(is_blocked).await
+                }
                 (false, true) => source.writable().await.map(|()| false),
                 (false, false) => std::future::pending().await,
             }
@@ -360,31 +375,42 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
 
     /// Memory for the next read and for all that can come of it.
     async fn room(&mut self) -> Room {
-        // A short read may still find room among the unfinished records where a long one has to wait.
-        if self.partial.try_admit(self.next_unfinished(), now()).is_err() {
-            self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
-            let drops = self.shared.context.on_full == OnFull::DropNewest;
-            if drops && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
-                return Room::Dropping;
-            }
-        }
         loop {
-            tokio::select! {
-                biased;
-                () = self.partial.evicted() => self.give_up(),
-                () = self.intake.refuses().cancelled() => return Room::Refused,
-                () = self.partial.admit(self.next_unfinished()) => break,
+            // A short read may still find room among the unfinished records where a long one has to wait.
+            if self.partial.try_admit(self.next_unfinished(), now()).is_err() {
+                self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
+                let drops = self.shared.context.on_full == OnFull::DropNewest;
+                if drops && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
+                    return Room::Dropping;
+                }
             }
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.partial.evicted() => self.give_up(),
+                    () = self.intake.refuses().cancelled() => return Room::Refused,
+                    () = self.partial.admit(self.next_unfinished()) => break,
+                }
+            }
+            let (new, room) = self.next_memory();
+            let needed = new + room + CHUNK_OVERHEAD_BYTES;
+            let mut reservation = self.intake.try_reserve(needed);
+            if reservation.is_none() {
+                // Else reads that wait for memory would keep others to short ones, or waiting.
+                self.partial.step_back(self.hold.bytes() + self.kept.bytes());
+                reservation = tokio::select! {
+                    biased;
+                    () = self.intake.refuses().cancelled() => return Room::Refused,
+                    reservation = self.intake.reserve(needed) => reservation,
+                };
+                if reservation.is_some() && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
+                    continue;
+                }
+            }
+            // Whoever was kept waiting meanwhile waited for memory, as this connection did.
+            self.partial.gave_up();
+            return reservation.map_or(Room::Dropping, Room::Taken);
         }
-        let (new, room) = self.next_memory();
-        let reservation = tokio::select! {
-            biased;
-            () = self.intake.refuses().cancelled() => return Room::Refused,
-            reservation = self.intake.reserve(new + room + CHUNK_OVERHEAD_BYTES) => reservation,
-        };
-        // Whoever was kept waiting meanwhile waited for memory, as this connection did.
-        self.partial.gave_up();
-        reservation.map_or(Room::Dropping, Room::Taken)
     }
 
     /// Bytes for the buffer of the next turn, and for what may come of it beside that.
@@ -448,9 +474,13 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         if let Some(allowance) = allowance {
             allowance.spend(read);
         }
+        if buffer.len() < buffer.capacity() {
+            self.source.handle_short_read();
+        }
         self.buffer = BytesMut::new();
         self.adapt(read);
         let received = now();
+        self.pace.handle_read(read, received);
         let capacity = buffer.capacity();
         let framed = self.framer.frame(&mut buffer, seen);
         if self.framer.is_apart() {

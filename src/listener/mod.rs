@@ -9,6 +9,7 @@ mod connection;
 mod datagrams;
 mod intakes;
 mod limit;
+mod pace;
 mod rate;
 mod requests;
 mod source;
@@ -548,12 +549,16 @@ fn spawn(
         let served = async {
             match (connection, &shared.tls) {
                 (connection, _) if !shared.admits(&connection) => {}
-                (Connection::Unix(stream), _) if asks => requests::serve(&shared, intake, stream).await,
+                (Connection::Unix(stream), _) if asks => {
+                    Box::pin(requests::serve(&shared, intake, stream)).await
+                }
                 (Connection::Unix(stream), _) => connection::serve(&shared, intake, stream).await,
-                (Connection::Tcp(stream), None) if asks => requests::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), None) if asks => {
+                    Box::pin(requests::serve(&shared, intake, stream)).await
+                }
                 (Connection::Tcp(stream), None) => connection::serve(&shared, intake, stream).await,
-                (Connection::Tcp(stream), Some(tls)) => match tls.accept(stream).await {
-                    Ok(stream) if asks => requests::serve(&shared, intake, stream).await,
+                (Connection::Tcp(stream), Some(tls)) => match Box::pin(tls.accept(stream)).await {
+                    Ok(stream) if asks => Box::pin(requests::serve(&shared, intake, stream)).await,
                     Ok(stream) => connection::serve(&shared, intake, TlsSource::new(stream)).await,
                     Err(error) => shared.say_unproven(&error),
                 },

@@ -21,6 +21,14 @@ pub(super) trait Source: Send {
     /// Appends what is there to the spare capacity of `buffer`; 0 is the end of the stream.
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize>;
 
+    /// Says that [`Source::try_read`] gave less than there was room for: nothing is left until more comes.
+    fn handle_short_read(&mut self) {}
+
+    /// Whether what is not read yet is kept, and holds the producer back once it is much.
+    fn can_wait(&self) -> bool {
+        false
+    }
+
     /// Returns when [`Source::try_write`] would take something. Cancel safe.
     fn writable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -37,6 +45,12 @@ fn interest(or_writable: bool) -> Interest {
     if or_writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
 }
 
+/// Has the runtime take the socket for unreadable until the kernel says otherwise, as it does with each
+/// byte that comes after a read: without it, every read but a full one is followed by one of nothing.
+fn drained() -> io::Result<()> {
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
 /// On a Unix socket, shutting down the reading half makes the producer's next write fail with
 /// EPIPE while everything that the kernel took before can still be read: no byte is lost that the
 /// producer believes to be written.
@@ -47,6 +61,14 @@ impl Source for UnixStream {
 
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.try_read_buf(&mut buffer.limit(buffer.capacity() - buffer.len()))
+    }
+
+    fn handle_short_read(&mut self) {
+        self.try_io(Interest::READABLE, drained).unwrap_or_default();
+    }
+
+    fn can_wait(&self) -> bool {
+        true
     }
 
     async fn writable(&mut self) -> io::Result<()> {
@@ -70,6 +92,14 @@ impl Source for TcpStream {
 
     fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.try_read_buf(&mut buffer.limit(buffer.capacity() - buffer.len()))
+    }
+
+    fn handle_short_read(&mut self) {
+        self.try_io(Interest::READABLE, drained).unwrap_or_default();
+    }
+
+    fn can_wait(&self) -> bool {
+        true
     }
 
     async fn writable(&mut self) -> io::Result<()> {
