@@ -211,6 +211,13 @@ impl Span {
         })
     }
 
+    /// The bytes of the span's record number `index`, in wire form; `None` past the end.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        let index = self.first.checked_add(u32::try_from(index).ok()?).filter(|index| *index < self.end)?;
+        self.chunk.bytes.get(self.chunk.start(index)..self.chunk.start(index + 1))
+    }
+
     /// The bytes of all records, one behind the other.
     #[must_use]
     pub fn data(&self) -> &[u8] {

@@ -66,6 +66,7 @@ const PURE: [&str; 56] = [
     "src/firehose/description.rs",
     "src/framing/",
     "src/limits.rs",
+    "src/listener/pace.rs",
     "src/listener/rate.rs",
     "src/listener/requests/signature.rs",
     "src/local/api.rs",

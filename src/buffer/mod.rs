@@ -195,7 +195,8 @@ impl Intake {
     /// not be dropped before it is done: the chunk would be lost, although counted.
     pub async fn accept(&self, chunk: Chunk) {
         if let Some(router) = &self.router {
-            return router.accept(chunk).await;
+            // Boxed, since every connection has room for what it waits for.
+            return Box::pin(router.accept(chunk)).await;
         }
         self.ledger.received(Count::of(chunk.records(), chunk.bytes()));
         self.pass_on(chunk).await;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aws_runtime::auth::PayloadSigningOverride;
 use aws_smithy_json::protocol::aws_json_rpc::AwsJsonRpcProtocol;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
@@ -23,27 +24,54 @@ use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata;
 use bytes::Bytes;
 
+use super::Put;
 use super::answer::all_delivered;
-use super::{Put, body};
+use super::body::{self, Pieces};
 
 const INPUT: &str = "PutRecordBatchInput";
 const OUTPUT: &str = "PutRecordBatchOutput";
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "Firehose_20150804.PutRecordBatch";
 
+/// The largest body that is made as a whole, once. A larger one takes memory that costs more than to
+/// encode it a second time.
+const WHOLE_BYTES: usize = 1024 * 1024;
+
 /// A ready-made body, put into the configuration of one call; it is an interceptor because that
 /// is how a value gets there.
 #[derive(Debug, Clone)]
 pub(super) struct Prebuilt {
-    body: Bytes,
+    body: Prepared,
     records: usize,
     delivered: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Clone)]
+enum Prepared {
+    Whole(Bytes),
+    /// What is encoded while it is sent, the length of that, and its digest for the signature, which the
+    /// SDK takes from whole bodies alone.
+    Pieces {
+        put: Put,
+        length: usize,
+        sha256: String,
+    },
 }
 
 impl Prebuilt {
     /// The body of `put`'s request.
     pub(super) fn new(put: &Put) -> Self {
-        Self { body: body::encode(put), records: put.entry_count(), delivered: Arc::default() }
+        Self::with_whole_up_to(put, WHOLE_BYTES)
+    }
+
+    fn with_whole_up_to(put: &Put, bytes: usize) -> Self {
+        let length = body::encoded_len(put);
+        let body = if length <= bytes {
+            Prepared::Whole(body::encode(put))
+        } else {
+            Prepared::Pieces { put: put.clone(), length, sha256: Pieces::digest(put.clone()) }
+        };
+        Self { body, records: put.entry_count(), delivered: Arc::default() }
     }
 
     /// Whether the call was answered by exactly "every record was delivered". The output that
@@ -69,6 +97,9 @@ impl Intercept for Prebuilt {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         config.interceptor_state().store_put(self.clone());
+        if let Prepared::Pieces { sha256, .. } = &self.body {
+            config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(sha256.clone()));
+        }
         Ok(())
     }
 }
@@ -86,14 +117,17 @@ impl Protocol {
     }
 }
 
-fn request(body: Bytes) -> Result<Request, SerdeError> {
-    let length = body.len().to_string();
-    let mut request = Request::new(SdkBody::from(body));
+fn request(body: &Prepared) -> Result<Request, SerdeError> {
+    let (length, body) = match body {
+        Prepared::Whole(body) => (body.len(), SdkBody::from(body.clone())),
+        Prepared::Pieces { put, length, .. } => (*length, SdkBody::from_body_1_x(Pieces::new(put.clone()))),
+    };
+    let mut request = Request::new(body);
     request.set_method("POST").map_err(|error| SerdeError::custom(error.to_string()))?;
     request.set_uri("/").map_err(|error| SerdeError::custom(error.to_string()))?;
     let headers = request.headers_mut();
     headers.insert("Content-Type", CONTENT_TYPE);
-    headers.insert("Content-Length", length);
+    headers.insert("Content-Length", length.to_string());
     headers.insert("X-Amz-Target", TARGET);
     Ok(request)
 }
@@ -114,7 +148,7 @@ impl ClientProtocolInner for Protocol {
         config: &ConfigBag,
     ) -> Result<Request, SerdeError> {
         match config.load::<Prebuilt>() {
-            Some(prebuilt) if schema.shape_id().shape_name() == INPUT => request(prebuilt.body.clone()),
+            Some(prebuilt) if schema.shape_id().shape_name() == INPUT => request(&prebuilt.body),
             _ => self.stock.serialize_request(input, schema, endpoint, config),
         }
     }
@@ -174,6 +208,7 @@ mod tests {
     use aws_sdk_firehose::primitives::Blob;
     use aws_sdk_firehose::types::{PutRecordBatchResponseEntry, Record};
     use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::byte_stream::ByteStream;
     use aws_smithy_types::config_bag::Layer;
     use proptest::prelude::*;
 
@@ -246,6 +281,22 @@ mod tests {
             let text = format!(r#"{{"FailedPutCount":0,"Encrypted":true,"RequestResponses":[{}]}}"#, entries.join(","));
             prop_assert!(answer::all_delivered(text.as_bytes(), ids.len()));
         }
+    }
+
+    // R-B3
+    #[tokio::test]
+    async fn a_body_that_is_sent_in_pieces_is_the_same_and_its_length_and_digest_are_said() {
+        let put = testing::put("s", vec![testing::span(&[vec![b'a'; 100_000], vec![b'b'; 200_001]])]);
+        let prebuilt = Prebuilt::with_whole_up_to(&put, 1000);
+        let request = request(&prebuilt.body).expect("a request");
+        let whole = body::encode(&put);
+        assert_eq!(request.headers().get("Content-Length"), Some(&*whole.len().to_string()));
+        assert!(request.body().bytes().is_none());
+        assert_eq!(request.body().content_length(), u64::try_from(whole.len()).ok());
+        let sent = ByteStream::new(request.into_body()).collect().await.expect("nothing fails").into_bytes();
+        assert_eq!(sent, whole);
+        let Prepared::Pieces { sha256, .. } = &prebuilt.body else { panic!("it is larger than 1,000 bytes") };
+        assert_eq!(*sha256, Pieces::digest(put));
     }
 
     #[test]

@@ -106,7 +106,13 @@ fn speak_forward(shared: &Shared, framer: Forward) -> io::Result<(Forward, Acker
     Ok((framer, acker))
 }
 
-async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, framer: F, acker: Acker) {
+fn read<S: Source, F: Framer>(
+    shared: &Shared,
+    intake: Intake,
+    source: S,
+    framer: F,
+    acker: Acker,
+) -> impl Future<Output = ()> + Send {
     let most_read_bytes = most_read_bytes(&framer, intake.capacity());
     let reader = Reader {
         partial: intake.partials().enter(),
@@ -125,7 +131,7 @@ async fn read<S: Source, F: Framer>(shared: &Shared, intake: Intake, source: S, 
         pace: Pace::default(),
         stopping: None,
     };
-    reader.run().await;
+    reader.run()
 }
 
 struct Reader<'a, S, F> {

@@ -559,7 +559,7 @@ fn spawn(
                 (Connection::Tcp(stream), None) => connection::serve(&shared, intake, stream).await,
                 (Connection::Tcp(stream), Some(tls)) => match Box::pin(tls.accept(stream)).await {
                     Ok(stream) if asks => Box::pin(requests::serve(&shared, intake, stream)).await,
-                    Ok(stream) => connection::serve(&shared, intake, TlsSource::new(stream)).await,
+                    Ok(stream) => Box::pin(connection::serve(&shared, intake, TlsSource::new(stream))).await,
                     Err(error) => shared.say_unproven(&error),
                 },
             }
