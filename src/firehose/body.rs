@@ -3,8 +3,7 @@
 //! The result is byte for byte what the SDK's own serialiser writes for the same records; the
 //! SDK's way costs a temporary string per record and a buffer that grows by doubling.
 //!
-//! A large body is never there as a whole. It is encoded twice, once to be hashed and once to be sent, which
-//! costs less than to take, fill and give back its memory: its pieces stay in the processor's cache.
+//! A body that is sent piece by piece is encoded twice, once to be hashed and once to be sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -67,9 +66,15 @@ pub fn encoded_len(put: &Put) -> usize {
 /// the service refuses.
 #[must_use]
 pub fn encode(put: &Put) -> Bytes {
+    let mut body = Vec::with_capacity(encoded_len(put));
+    encode_into(put, &mut body);
+    Bytes::from(body)
+}
+
+/// Appends [`encode`]'s result to `body`, which is empty.
+pub(super) fn encode_into(put: &Put, body: &mut Vec<u8>) {
     let stream = quoted(&put.stream);
     let len = exact_len(&stream, put);
-    let mut body = Vec::with_capacity(len);
     body.extend_from_slice(STREAM.as_bytes());
     body.extend_from_slice(stream.as_bytes());
     body.extend_from_slice(RECORDS.as_bytes());
@@ -79,14 +84,13 @@ pub fn encode(put: &Put) -> Bytes {
         }
         body.extend_from_slice(RECORD_OPEN.as_bytes());
         match entry {
-            Entry::Record(record) => base64_simd::STANDARD.encode_append(record, &mut body),
-            Entry::Packed(spans) => append_joined(spans, &mut body),
+            Entry::Record(record) => base64_simd::STANDARD.encode_append(record, body),
+            Entry::Packed(spans) => append_joined(spans, body),
         }
         body.extend_from_slice(RECORD_CLOSE.as_bytes());
     }
     body.extend_from_slice(END.as_bytes());
     assert_eq!(body.len(), len, "the length of a body is known before it is written");
-    Bytes::from(body)
 }
 // snippet-end:[firehose.rust.hydrant.encode_batch]
 

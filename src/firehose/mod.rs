@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::record::Span;
 
 mod answer;
+mod bodies;
 pub mod body;
 mod classify;
 mod cloudwatch;

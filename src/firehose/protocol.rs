@@ -26,6 +26,7 @@ use bytes::Bytes;
 
 use super::Put;
 use super::answer::all_delivered;
+use super::bodies::{Bodies, Place};
 use super::body::{self, Pieces};
 
 const INPUT: &str = "PutRecordBatchInput";
@@ -33,8 +34,7 @@ const OUTPUT: &str = "PutRecordBatchOutput";
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "Firehose_20150804.PutRecordBatch";
 
-/// The largest body that is made as a whole, once. A larger one takes memory that costs more than to
-/// encode it a second time.
+/// A larger body takes a place among [`Bodies`].
 const WHOLE_BYTES: usize = 1024 * 1024;
 
 /// A ready-made body, put into the configuration of one call; it is an interceptor because that
@@ -44,6 +44,8 @@ pub(super) struct Prebuilt {
     body: Prepared,
     records: usize,
     delivered: Arc<AtomicBool>,
+    /// Given up after the body.
+    _place: Option<Arc<Place>>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,18 +62,21 @@ enum Prepared {
 
 impl Prebuilt {
     /// The body of `put`'s request.
-    pub(super) fn new(put: &Put) -> Self {
-        Self::with_whole_up_to(put, WHOLE_BYTES)
+    pub(super) fn new(put: &Put, bodies: &Arc<Bodies>) -> Self {
+        Self::with_small_up_to(put, bodies, WHOLE_BYTES)
     }
 
-    fn with_whole_up_to(put: &Put, bytes: usize) -> Self {
+    fn with_small_up_to(put: &Put, bodies: &Arc<Bodies>, bytes: usize) -> Self {
         let length = body::encoded_len(put);
-        let body = if length <= bytes {
-            Prepared::Whole(body::encode(put))
-        } else {
-            Prepared::Pieces { put: put.clone(), length, sha256: Pieces::digest(put.clone()) }
+        let place = (length > bytes).then(|| bodies.enter());
+        let body = match &place {
+            None => Prepared::Whole(body::encode(put)),
+            Some(place) if place.is_alone() => {
+                Prepared::Pieces { put: put.clone(), length, sha256: Pieces::digest(put.clone()) }
+            }
+            Some(place) => Prepared::Whole(place.whole(length, |memory| body::encode_into(put, memory))),
         };
-        Self { body, records: put.entry_count(), delivered: Arc::default() }
+        Self { body, records: put.entry_count(), delivered: Arc::default(), _place: place.map(Arc::new) }
     }
 
     /// Whether the call was answered by exactly "every record was delivered". The output that
@@ -257,7 +262,7 @@ mod tests {
                 request.expect("the input can be sent")
             };
             let stock = send(config(None));
-            let fast = send(config(Some(Prebuilt::new(&put))));
+            let fast = send(config(Some(Prebuilt::new(&put, &Arc::default()))));
             prop_assert_eq!(stock.body().bytes(), fast.body().bytes());
             for header in ["Content-Type", "Content-Length"] {
                 prop_assert_eq!(stock.headers().get(header), fast.headers().get(header));
@@ -287,7 +292,9 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_is_sent_in_pieces_is_the_same_and_its_length_and_digest_are_said() {
         let put = testing::put("s", vec![testing::span(&[vec![b'a'; 100_000], vec![b'b'; 200_001]])]);
-        let prebuilt = Prebuilt::with_whole_up_to(&put, 1000);
+        let bodies = Arc::default();
+        let prebuilt = Prebuilt::with_small_up_to(&put, &bodies, 1000);
+        let beside = Prebuilt::with_small_up_to(&put, &bodies, 1000);
         let request = request(&prebuilt.body).expect("a request");
         let whole = body::encode(&put);
         assert_eq!(request.headers().get("Content-Length"), Some(&*whole.len().to_string()));
@@ -295,6 +302,7 @@ mod tests {
         assert_eq!(request.body().content_length(), u64::try_from(whole.len()).ok());
         let sent = ByteStream::new(request.into_body()).collect().await.expect("nothing fails").into_bytes();
         assert_eq!(sent, whole);
+        assert!(matches!(&beside.body, Prepared::Whole(body) if *body == whole), "another is under way");
         let Prepared::Pieces { sha256, .. } = &prebuilt.body else { panic!("it is larger than 1,000 bytes") };
         assert_eq!(*sha256, Pieces::digest(put));
     }
@@ -302,7 +310,7 @@ mod tests {
     #[test]
     fn the_short_way_is_for_answers_to_ready_made_batches_alone() {
         let check = |schema, status, text: &str, expected| {
-            let prebuilt = Prebuilt::new(&testing::put("s", vec![testing::span(&["a"])]));
+            let prebuilt = Prebuilt::new(&testing::put("s", vec![testing::span(&["a"])]), &Arc::default());
             let response =
                 Response::new(StatusCode::try_from(status).expect("a status"), SdkBody::from(text));
             let bag = config(Some(prebuilt.clone()));

@@ -30,6 +30,7 @@ use interceptors::{
 };
 use tokio::sync::OnceCell;
 
+use super::bodies::Bodies;
 use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
 use super::protocol::{Prebuilt, Protocol};
@@ -95,6 +96,7 @@ pub(super) struct Loaded {
     pub(super) region: String,
     pub(super) cloudwatch: OnceLock<aws_sdk_cloudwatch::Client>,
     seen: Arc<Seen>,
+    bodies: Arc<Bodies>,
 }
 
 impl Sdk {
@@ -326,7 +328,15 @@ impl Loaded {
             config = config.protocol(Protocol::new());
         }
         let client = Client::from_conf(config.build());
-        Ok(Self { client, credentials, shared, region, cloudwatch: OnceLock::new(), seen })
+        Ok(Self {
+            client,
+            credentials,
+            shared,
+            region,
+            cloudwatch: OnceLock::new(),
+            seen,
+            bodies: Arc::default(),
+        })
     }
 
     fn target<'a>(&'a self, operation: &'static str, stream: &'a str) -> Target<'a> {
@@ -362,7 +372,7 @@ impl Loaded {
 
     // snippet-start:[firehose.rust.hydrant.put_record_batch]
     async fn put_fast(&self, put: &Put) -> Result<Answer, PutError> {
-        let prebuilt = Prebuilt::new(put);
+        let prebuilt = Prebuilt::new(put, &self.bodies);
         // The SDK's own input stays empty; the protocol sends the body instead of it.
         let call =
             self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(Vec::new()));

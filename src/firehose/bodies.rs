@@ -1,0 +1,120 @@
+//! The memory of large request bodies, which requests one behind the other pass on.
+//!
+//! The kernel hands pages out filled with zeros and takes them back: for each request of several MiB
+//! that costs more than its base64. So while another large body is under way, the memory of the last
+//! one is kept for the next. One that is alone needs none: it can be encoded while it is sent, which
+//! costs more time, of which there is then enough, and no memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// Large bodies under way.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: usize,
+    /// Of the last body that was done with; none once no body is under way.
+    spare: Option<Vec<u8>>,
+}
+
+/// One large body's, until its request is answered.
+#[derive(Debug)]
+pub(super) struct Place {
+    bodies: Arc<Bodies>,
+    is_alone: bool,
+}
+
+/// A body whose memory goes to the next one.
+struct Kept {
+    bytes: Vec<u8>,
+    bodies: Arc<Bodies>,
+}
+
+impl Bodies {
+    /// A place for another one.
+    pub(super) fn enter(self: &Arc<Self>) -> Place {
+        let mut state = self.lock();
+        let is_alone = state.under_way == 0;
+        state.under_way += 1;
+        Place { bodies: Arc::clone(self), is_alone }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// No other large body was under way.
+    pub(super) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    /// The body that `encode` appends to memory for `length` bytes.
+    pub(super) fn whole(&self, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let spare = self.bodies.lock().spare.take().filter(|spare| spare.capacity() >= length);
+        let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(length));
+        bytes.clear();
+        encode(&mut bytes);
+        Bytes::from_owner(Kept { bytes, bodies: Arc::clone(&self.bodies) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.bodies.lock();
+        state.under_way -= 1;
+        if state.under_way == 0 {
+            state.spare = None;
+        }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut state = self.bodies.lock();
+        if state.under_way > 0 {
+            state.spare = Some(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(place: &Place, length: usize) -> Bytes {
+        place.whole(length, |bytes| bytes.resize(length, b'x'))
+    }
+
+    // R-B6
+    #[test]
+    fn memory_goes_from_body_to_body_and_none_is_kept_when_none_is_under_way() {
+        let bodies: Arc<Bodies> = Arc::default();
+        let (first, second) = (bodies.enter(), bodies.enter());
+        assert!(first.is_alone() && !second.is_alone());
+        let bytes = body(&second, 100);
+        let memory = bytes.as_ptr();
+        drop(bytes);
+        let smaller = body(&second, 90);
+        assert_eq!((smaller.as_ptr(), &smaller[..]), (memory, &[b'x'; 90][..]));
+        drop(smaller);
+        assert_eq!(body(&second, 101).len(), 101, "of memory that is large enough");
+        drop(first);
+        assert!(bodies.lock().spare.is_some());
+        drop(second);
+        assert!(bodies.lock().spare.is_none());
+        assert!(bodies.enter().is_alone());
+    }
+}
