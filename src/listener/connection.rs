@@ -24,7 +24,7 @@ use crate::record::Chunk;
 use crate::telemetry::now;
 
 /// Least and most bytes asked for in one read. It doubles while reads come back full and halves
-/// while they come back nearly empty.
+/// while they come back less than half full, whose records would have to move into less memory.
 const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
 /// Longest that a connection is read after a stop was asked for, if its producer can't be told and
 /// never pauses.
@@ -668,7 +668,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     fn adapt(&mut self, read: usize) {
         if read >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(self.most_read_bytes);
-        } else if read < self.read_bytes / 4 {
+        } else if read < self.read_bytes / 2 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES.0.min(self.most_read_bytes));
         }
     }
