@@ -38,7 +38,7 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 57] = [
+const PURE: [&str; 56] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
@@ -66,7 +66,6 @@ const PURE: [&str; 57] = [
     "src/firehose/description.rs",
     "src/framing/",
     "src/limits.rs",
-    "src/listener/pace.rs",
     "src/listener/rate.rs",
     "src/listener/requests/signature.rs",
     "src/local/api.rs",

@@ -90,12 +90,63 @@ impl Drop for Kept {
     }
 }
 
+/// The pieces of one body, whose memory goes round.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// A piece that comes back when it was sent.
+struct Lent {
+    bytes: Vec<u8>,
+    round: Arc<Round>,
+}
+
+impl Round {
+    /// The piece that `fill` appends to memory for `length` bytes.
+    pub(super) fn piece(self: &Arc<Self>, length: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let spare = self.lock().pop();
+        let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(length));
+        bytes.clear();
+        fill(&mut bytes);
+        Bytes::from_owner(Lent { bytes, round: Arc::clone(self) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.round.lock().push(std::mem::take(&mut self.bytes));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn body(place: &Place, length: usize) -> Bytes {
         place.whole(length, |bytes| bytes.resize(length, b'x'))
+    }
+
+    #[test]
+    fn pieces_that_were_sent_are_the_memory_of_the_next_ones() {
+        let round: Arc<Round> = Arc::default();
+        let piece = |byte| round.piece(100, |bytes| bytes.resize(100, byte));
+        let (first, second) = (piece(b'a'), piece(b'b'));
+        assert_ne!(first.as_ptr(), second.as_ptr());
+        let memory = first.as_ptr();
+        drop(first);
+        let third = piece(b'c');
+        assert_eq!((third.as_ptr(), &third[..], &second[..]), (memory, &[b'c'; 100][..], &[b'b'; 100][..]));
     }
 
     // R-B6

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use aws_smithy_json::serialize::JsonValueWriter;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use sha2::{Digest, Sha256};
 
+use super::bodies::Round;
 use super::{Entry, Put};
 use crate::limits;
 use crate::record::Span;
@@ -227,12 +229,13 @@ impl Encoder {
 pub(super) struct Pieces {
     encoder: Encoder,
     left: usize,
+    memory: Arc<Round>,
 }
 
 impl Pieces {
     /// The body of the `PutRecordBatch` request of `put`.
     pub(super) fn new(put: Put) -> Self {
-        Self { left: encoded_len(&put), encoder: Encoder::new(put) }
+        Self { left: encoded_len(&put), encoder: Encoder::new(put), memory: Arc::default() }
     }
 
     /// The body's SHA-256 in hexadecimal digits, as a signature has it.
@@ -256,16 +259,16 @@ impl Body for Pieces {
     type Error = Infallible;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let mut piece = Vec::with_capacity(self.left.min(PIECE_BYTES + PIECE_SLACK));
-        self.encoder.fill(&mut piece, PIECE_BYTES);
-        self.left = self.left.saturating_sub(piece.len());
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from(piece)))))
+        let Self { encoder, left, memory } = self.get_mut();
+        let piece = memory.piece(PIECE_BYTES + PIECE_SLACK, |piece| encoder.fill(piece, PIECE_BYTES));
+        *left = left.saturating_sub(piece.len());
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use super::Shared;
 use super::acks::Acker;
 use super::limit::Allowance;
-use super::pace::Pace;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
@@ -128,7 +127,6 @@ fn read<S: Source, F: Framer>(
         shared,
         source,
         allowance: None,
-        pace: Pace::default(),
         stopping: None,
     };
     reader.run()
@@ -153,7 +151,6 @@ struct Reader<'a, S, F> {
     most_read_bytes: usize,
     /// What the listener's limit leaves for the next read; none without a limit.
     allowance: Option<Allowance>,
-    pace: Pace,
     /// Set once a stop was asked for.
     stopping: Option<Stopping>,
 }
@@ -306,8 +303,6 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         self.tell();
         let is_blocked = self.acker.is_blocked();
         let waits_to_tell = self.acker.is_on() && !self.acker.is_settled();
-        // Whoever is told something may wait to hear it before it writes more.
-        let due = self.pace.due().filter(|_| !self.acker.is_on() && self.source.can_wait());
         let takes = !self.intake.refuses().is_cancelled() && !self.acker.is_full();
         let (source, more) = (&mut self.source, self.more);
         let ready = async {
@@ -316,12 +311,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
                     tokio::task::yield_now().await;
                     Ok(true)
                 }
-                (true, is_blocked) => {
-                    if let Some(due) = due {
-                        tokio::time::sleep_until(due.into()).await;
-                    }
-                    source.ready(is_blocked).await
-                }
+                (true, is_blocked) => source.ready(is_blocked).await,
                 (false, true) => source.writable().await.map(|()| false),
                 (false, false) => std::future::pending().await,
             }
@@ -486,7 +476,6 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         self.buffer = BytesMut::new();
         self.adapt(read);
         let received = now();
-        self.pace.handle_read(read, received);
         let capacity = buffer.capacity();
         let framed = self.framer.frame(&mut buffer, seen);
         if self.framer.is_apart() {

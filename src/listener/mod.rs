@@ -9,7 +9,6 @@ mod connection;
 mod datagrams;
 mod intakes;
 mod limit;
-mod pace;
 mod rate;
 mod requests;
 mod source;

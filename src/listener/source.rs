@@ -24,11 +24,6 @@ pub(super) trait Source: Send {
     /// Says that [`Source::try_read`] gave less than there was room for: nothing is left until more comes.
     fn handle_short_read(&mut self) {}
 
-    /// Whether what is not read yet is kept, and holds the producer back once it is much.
-    fn can_wait(&self) -> bool {
-        false
-    }
-
     /// Returns when [`Source::try_write`] would take something. Cancel safe.
     fn writable(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -46,7 +41,9 @@ fn interest(or_writable: bool) -> Interest {
 }
 
 /// Has the runtime take the socket for unreadable until the kernel says otherwise, as it does with each
-/// byte that comes after a read: without it, every read but a full one is followed by one of nothing.
+/// byte that comes after a read: without it, every read but a full one is followed by one of nothing. A file
+/// descriptor that a producer passes ends a read early, too; what it wrote behind that is read with its next
+/// write, or its end.
 fn drained() -> io::Result<()> {
     Err(io::ErrorKind::WouldBlock.into())
 }
@@ -65,10 +62,6 @@ impl Source for UnixStream {
 
     fn handle_short_read(&mut self) {
         self.try_io(Interest::READABLE, drained).unwrap_or_default();
-    }
-
-    fn can_wait(&self) -> bool {
-        true
     }
 
     async fn writable(&mut self) -> io::Result<()> {
@@ -96,10 +89,6 @@ impl Source for TcpStream {
 
     fn handle_short_read(&mut self) {
         self.try_io(Interest::READABLE, drained).unwrap_or_default();
-    }
-
-    fn can_wait(&self) -> bool {
-        true
     }
 
     async fn writable(&mut self) -> io::Result<()> {
