@@ -25,6 +25,9 @@ use crate::telemetry::now;
 /// Least and most bytes asked for in one read. It doubles while reads come back full and halves
 /// while they come back less than half full, whose records would have to move into less memory.
 const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
+/// What the memory for a larger read is a multiple of: one that came free then fits the next, whatever
+/// either has unfinished.
+const EVEN_BYTES: usize = 4 * 1024;
 /// Longest that a connection is read after a stop was asked for, if its producer can't be told and
 /// never pauses.
 const LAST_READS: Duration = Duration::from_secs(2);
@@ -423,7 +426,11 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
     fn next_capacity(&self) -> usize {
         let unfinished = self.buffer.len();
         let most = self.allowance.as_ref().map_or(usize::MAX, Allowance::bytes);
-        unfinished + self.read_bytes.max(unfinished.min(self.most_read_bytes)).min(most)
+        let read = self.read_bytes.max(unfinished.min(self.most_read_bytes)).min(most);
+        if read < EVEN_BYTES * 4 {
+            return unfinished + read;
+        }
+        (unfinished + read) / EVEN_BYTES * EVEN_BYTES
     }
 
     /// What may be unfinished after the next turn, of whose memory a framer may keep some.
