@@ -75,7 +75,8 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("as many join", 2 * sidecars, 1.0, 45),
             phase("half leave", sidecars, 1.0, 30),
         ];
-        all.push(full("fleet", phases));
+        all.push(full("fleet", phases.clone()));
+        all.push(Scenario { known: true, ..full("fleet, limits known", phases) });
     }
     for sidecars in [1, 10] {
         let phases = vec![phase("start", sidecars, 1.0, 30), phase("as many join", 2 * sidecars, 1.0, 45)];

@@ -11,7 +11,7 @@
 //! counted it, and it costs no more than half a second's wait.
 //!
 //! Others who send to the same stream are not known here. What they take shows as throttling, which is the
-//! [`gate`](super::gate)'s.
+//! [`pacer`](super::pacer)'s.
 //!
 //! Invariants: over any time no more leaves than the limits allow in it, one burst and one record that is
 //! larger than that beyond; [`Quota::poll_timeout`] always leads to room; without limits there is always

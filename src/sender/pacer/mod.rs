@@ -52,9 +52,11 @@ const CARRY_FALL: f64 = 0.02;
 /// request carries shows its sender's share (see the module).
 const USUAL_TIME: f64 = 0.3;
 
-/// Throttled requests among the last hundred before there is a pace: what they and the others say is what
-/// it is compared with later.
-const FIRST_HITS: u32 = 8;
+/// There is a pace once so much has been throttled of the last hundred or so requests, in as many of them at
+/// least, for so long. Without a pace a full quota throttles most of what is sent. What throttles less is no
+/// quota, or will not for long, and is cheaper to retry than to find out about; but where the quota is known to be
+/// used up it is that, however little.
+const FIRST: (f64, u32, Duration) = (0.4, 8, Duration::from_secs(2));
 /// The pace begins with this part of what was sent at least.
 const FIRST_PART: f64 = 1.0 / 8.0;
 /// And no lower than this: bytes a second.
@@ -86,6 +88,8 @@ pub struct Pacer {
     cut_at: Option<Instant>,
     /// When the pace last held a request back.
     held_at: Option<Instant>,
+    /// Since when so much has been throttled that there should be a pace.
+    crowded_since: Option<Instant>,
     /// All of the latest answer was throttled.
     barren: bool,
     /// Clean requests in a row while there is no pace.
@@ -120,6 +124,7 @@ impl Default for Pacer {
             share: 1.0,
             cut_at: None,
             held_at: None,
+            crowded_since: None,
             barren: false,
             run: 0,
             good: 0.0,
@@ -198,7 +203,12 @@ impl Pacer {
             return;
         }
         match &mut self.pace {
-            None => self.trial.note_unpaced(outcome, self.sent.second(now)),
+            None => {
+                self.trial.note_unpaced(outcome, self.sent.second(now));
+                let before = self.trial.before();
+                let crowded = before.hits() >= FIRST.1 && (before.loss() >= FIRST.0 || self.trial.is_busy());
+                self.crowded_since = self.crowded_since.or(Some(now)).filter(|_| crowded);
+            }
             Some(pace) => {
                 let held = self.held_at.filter(|held| *held >= sent);
                 if self.trial.note(pace, outcome, held, sent, now) == Taken {
@@ -231,10 +241,10 @@ impl Pacer {
 
     /// Begins with what went through in the second before, or would have.
     fn begin(&mut self, now: Instant) {
-        let before = self.trial.before();
-        if before.hits() < FIRST_HITS {
+        if self.crowded_since.is_none_or(|since| now < since + FIRST.2) {
             return;
         }
+        let before = self.trial.before();
         let through = self.delivered.second_before(now).max(before.rate * (1.0 - before.loss()));
         let rate = through.max(before.rate * FIRST_PART).min(before.rate).max(BOTTOM);
         self.pace = Some(Pace::new(rate, before.loss(), self.good));
@@ -261,7 +271,7 @@ impl Pacer {
         if self.held_at.is_some_and(|held| held >= sent) {
             pace.grow();
         } else if self.cut_at.is_some() && since(self.cut_at) && since(self.held_at) {
-            (self.pace, self.good) = (None, 0.0);
+            (self.pace, self.good, self.crowded_since) = (None, 0.0, None);
             self.trial.reset(0.0);
         }
     }

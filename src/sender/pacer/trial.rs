@@ -33,7 +33,7 @@ const RISES: (f64, f64) = (2.0, 1.5);
 const GROWN: f64 = 3.0;
 /// No verdict where so much is throttled, above having been held, too, or not. Where it is little more, more is
 /// looked at.
-const HEAVY: (f64, f64, f64) = (0.7, 0.4, 0.1);
+const HEAVY: (f64, f64, f64) = (0.7, 0.55, 0.1);
 /// But where the pace was good for this many times what it is.
 const HEAVY_FALL: f64 = 48.0;
 /// If this much is throttled of a pace that has fallen that far, so long after there was the first, it is constant
@@ -159,6 +159,11 @@ impl Trial {
     /// Whether what is throttled is known to be the quota's: then there is nothing to try.
     pub(super) fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
+    }
+
+    /// See [`Trial::set_busy`].
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Begins anew at `rate`.
