@@ -175,7 +175,9 @@ impl Pacer {
     /// What a request may carry that leaves as soon as [`Pacer::poll_timeout`] allows.
     #[must_use]
     pub fn poll_room(&self, now: Instant) -> Size {
-        let room = |bucket: &Bucket| whole(bucket.level(now).max(self.wanted(bucket)));
+        let room = |bucket: &Bucket| {
+            whole(if self.barren { self.wanted(bucket) } else { bucket.level(now).max(self.wanted(bucket)) })
+        };
         Size { bytes: self.bucket.as_ref().map_or(usize::MAX, room), ..Size::ANYTHING }
     }
 
@@ -193,9 +195,11 @@ impl Pacer {
         self.pace.as_ref().map(|pace| pace.rate)
     }
 
-    /// Bytes that the next request waits for.
+    /// Bytes that the next request waits for. Where nothing came through it only looks: of what others have
+    /// all but used up, little is had sooner than much.
     fn wanted(&self, bucket: &Bucket) -> f64 {
-        (self.share / 2.0 * bucket.burst).max(1.0)
+        let usual = (self.share / 2.0 * bucket.burst).max(1.0);
+        if self.barren { usual.min(self.least) } else { usual }
     }
 
     fn learn(&mut self, outcome: Outcome, sent: Instant, now: Instant) {

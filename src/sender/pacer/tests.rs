@@ -65,7 +65,7 @@ fn a_pace_begins_with_what_went_through_and_answers_of_one_round_trip_cut_it_onc
 }
 
 #[test]
-fn where_nothing_comes_through_the_waits_are_the_gates_and_the_pace_is_cut_once() {
+fn where_nothing_comes_through_the_pace_is_cut_once_and_little_goes_to_look() {
     let (mut pacer, mut now) = throttled(1);
     let mut paces = Vec::new();
     for _ in 0..50 {
@@ -74,6 +74,10 @@ fn where_nothing_comes_through_the_waits_are_the_gates_and_the_pace_is_cut_once(
         paces.extend(pacer.pace());
     }
     assert!(paces.windows(2).all(|pair| pair[0] == pair[1]), "{paces:?}");
+    // What goes next only looks whether something does.
+    assert!(until_room(&pacer, now).0 <= 4_096, "{pacer:?}");
+    pacer.handle_answer(300, 0, now, now + ROUND_TRIP);
+    assert!(until_room(&pacer, now + ROUND_TRIP).0 > 4_096, "{pacer:?}");
 }
 
 #[test]
