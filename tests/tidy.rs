@@ -38,7 +38,7 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 56] = [
+const PURE: [&str; 57] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
@@ -80,6 +80,7 @@ const PURE: [&str; 56] = [
     "src/poller/publication.rs",
     "src/record.rs",
     "src/sender/backoff.rs",
+    "src/sender/bucket.rs",
     "src/sender/compression.rs",
     "src/sender/gate.rs",
     "src/sender/pacer/",

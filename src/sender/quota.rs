@@ -19,6 +19,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::bucket::{Bucket, timeout, whole};
 use crate::batcher::Size;
 
 /// The part of a limit that is used. What is left lets the service's buckets fill up again after whatever
@@ -32,8 +33,6 @@ const BURST: f64 = 0.5;
 const CARRY: f64 = 0.25;
 /// What was sent within this time may still be missing from the service's buckets.
 const REFILL: Duration = Duration::from_secs(1);
-/// Longest wait before another look: limits may change.
-const LONGEST_WAIT: f64 = 60.0;
 /// Weight of a request in the ratio that its records are expected to be compressed to.
 const RATIO_WEIGHT: f64 = 0.25;
 
@@ -89,12 +88,14 @@ impl Quota {
             (&mut self.records, limits.records),
             (&mut self.requests, limits.requests),
         ];
-        for (bucket, limit) in buckets {
+        for (held, limit) in buckets {
             let limit = limit.filter(|limit| limit.is_finite() && *limit > 0.0);
-            let new = |limit| Bucket::new(limit, quiet, now);
-            *bucket = limit.map(|limit| match bucket.take() {
-                Some(old) => Bucket { level: old.level(now).min(BURST * limit), ..new(limit) },
-                None => new(limit),
+            *held = limit.map(|limit| match held.take() {
+                Some(mut old) => {
+                    old.resize(USED * limit, BURST * limit, now);
+                    old
+                }
+                None => bucket(limit, quiet, now),
             });
         }
     }
@@ -125,7 +126,8 @@ impl Quota {
     #[must_use]
     pub fn poll_room(&self, now: Instant) -> Size {
         let room = |bucket: &Option<Bucket>, ratio: f64| {
-            bucket.as_ref().map_or(usize::MAX, |bucket| whole(bucket.room(now) / ratio))
+            let held = |bucket: &Bucket| bucket.level(now).max(bucket.burst * CARRY / BURST);
+            bucket.as_ref().map_or(usize::MAX, |bucket| whole(held(bucket) / ratio))
         };
         Size { records: room(&self.records, 1.0), bytes: room(&self.bytes, self.ratio) }
     }
@@ -139,8 +141,7 @@ impl Quota {
                 .into_iter()
                 .filter_map(|(bucket, cost)| Some(bucket.as_ref()?.wait(cost as f64, now)))
                 .fold(0.0, f64::max);
-        // Rounded up, so that there is room then.
-        (wait > 0.0).then(|| now + Duration::from_secs_f64(wait.min(LONGEST_WAIT)) + Duration::from_nanos(1))
+        timeout(wait, now)
     }
 
     /// Bytes that are sent of so many.
@@ -153,47 +154,10 @@ impl Quota {
     }
 }
 
-/// The whole number below, at least 1.
-#[expect(clippy::cast_possible_truncation, reason = "a number too large becomes the largest, which is meant")]
-fn whole(number: f64) -> usize {
-    (number as usize).max(1)
-}
-
-/// What comes at a steady rate and is kept up to a burst.
-#[derive(Debug)]
-struct Bucket {
-    limit: f64,
-    level: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// One that is full; or as much below empty, if the service's may be empty.
-    fn new(limit: f64, full: bool, now: Instant) -> Self {
-        let burst = BURST * limit;
-        Self { limit, level: if full { burst } else { -burst }, at: now }
-    }
-
-    fn level(&self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.level + passed * USED * self.limit).min(BURST * self.limit)
-    }
-
-    fn room(&self, now: Instant) -> f64 {
-        self.level(now).max(CARRY * self.limit)
-    }
-
-    fn take(&mut self, cost: f64, now: Instant) {
-        self.level = self.level(now) - cost;
-        self.at = self.at.max(now);
-    }
-
-    /// Seconds until there is `wanted`, or a burst.
-    fn wait(&self, wanted: f64, now: Instant) -> f64 {
-        // The tolerance only forgives rounding.
-        let lack = wanted.min(BURST * self.limit) * (1.0 - 1e-9) - self.level(now);
-        (lack / (USED * self.limit)).max(0.0)
-    }
+/// One of this limit that is full; or as much below empty, if the service's may be empty.
+fn bucket(limit: f64, full: bool, now: Instant) -> Bucket {
+    let burst = BURST * limit;
+    Bucket::new(USED * limit, burst, if full { burst } else { -burst }, now)
 }
 
 #[cfg(test)]

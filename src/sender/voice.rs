@@ -21,8 +21,7 @@ pub(super) struct Voice {
     spent: Quiet,
     dropped: Quiet,
     failed: Quiet,
-    paced: Quiet,
-    /// Sending is paced, and that was said.
+    /// Sending is paced, which was said.
     is_paced: bool,
     /// Batches that have had no line yet.
     unsaid: Batches,
@@ -55,26 +54,20 @@ impl Voice {
             spent: failures(),
             dropped: failures(),
             failed: failures(),
-            paced: Quiet::new(1, Duration::from_secs(600)),
             is_paced: false,
             unsaid: Batches::default(),
         }
     }
 
-    /// What is throttled has made a pace, or there is none any more.
-    pub(super) fn paced(&mut self, pace: Option<f64>, at: Instant) {
-        match pace {
-            Some(pace) if !self.is_paced => {
-                if let Some(suppressed) = self.paced.say(at) {
-                    let bytes_per_second = pace.round();
-                    tracing::info!(bytes_per_second, suppressed, "The stream throttles: sending is paced.");
-                    self.is_paced = true;
-                }
+    /// What is throttled has made a pace, or there is none any more. A pace stays for ten minutes at least, so
+    /// neither is said often.
+    pub(super) fn paced(&mut self, pace: Option<f64>) {
+        match (std::mem::replace(&mut self.is_paced, pace.is_some()), pace) {
+            (false, Some(pace)) => {
+                let bytes_per_second = pace.round();
+                tracing::info!(bytes_per_second, "The stream throttles: sending is paced.");
             }
-            None if self.is_paced => {
-                self.is_paced = false;
-                tracing::info!("Sending is no longer paced.");
-            }
+            (true, None) => tracing::info!("Sending is no longer paced."),
             _ => {}
         }
     }

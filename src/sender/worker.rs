@@ -754,7 +754,7 @@ impl<F: Firehose> Worker<F> {
     /// Shows the outside how things stand.
     fn report(&mut self, at: Instant) {
         self.voice.rest_if_quiet(at);
-        self.voice.paced(self.pacer.pace(), at);
+        self.voice.paced(self.pacer.pace());
         let held = !self.flights.is_empty() || self.batcher.held().records > 0;
         let stale = self.is_stale(at);
         if stale {

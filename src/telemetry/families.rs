@@ -286,7 +286,8 @@ impl List {
         let help = "Time for which what was ready to be sent waited for the stream's quota";
         self.add(Kind::Counter, "hydrant_quota_wait_seconds", help, "s", waited);
         let pace = sender.state.pace.map(|pace| plain(Value::Real(pace)));
-        let help = "Bytes a second that is sent at most, as throttling has taught; absent while nothing is throttled";
+        let help =
+            "Bytes a second that is sent at most, as throttling has taught; absent where nothing is paced";
         self.add(Kind::Gauge, "hydrant_pace_bytes_per_second", help, "By/s", pace.into_iter().collect());
         // From zero on, as everything that has a closed set of labels: the first failure is an
         // increase that an alarm can see.

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use self::pace::Pace;
 use self::trial::{Taken, Trial};
+use super::bucket::{Bucket, timeout, whole};
 use crate::batcher::Size;
 use crate::limits::BILLED_UNIT_BYTES;
 
@@ -67,9 +68,6 @@ const GOOD_RUN: u32 = 16;
 const BUSY: f64 = 0.7;
 /// A pace that has neither cut nor held back for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
-/// Longest debt for a record that is larger than the carry, and longest wait before another look:
-/// seconds.
-const LONGEST_WAIT: f64 = 60.0;
 
 /// See the module.
 #[derive(Debug)]
@@ -155,6 +153,8 @@ impl Pacer {
             self.held_at = Some(now);
         }
         bucket.take(size.bytes as f64, now);
+        // At the least pace a large record would be paid off for hours.
+        bucket.forgive();
     }
 
     /// The answer to a request that was sent at `sent`: bytes of it that were delivered and that were throttled.
@@ -185,8 +185,7 @@ impl Pacer {
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let wait = self.bucket.as_ref().map_or(0.0, |bucket| bucket.wait(self.wanted(bucket), now));
-        // Rounded up, so that there is room then.
-        (wait > 0.0).then(|| now + Duration::from_secs_f64(wait.min(LONGEST_WAIT)) + Duration::from_nanos(1))
+        timeout(wait, now)
     }
 
     /// The learnt pace in bytes a second; `None` while there is none.
@@ -255,7 +254,7 @@ impl Pacer {
         self.set_rate(now);
         // Nothing was saved up while the pace was too high.
         if let Some(bucket) = &mut self.bucket {
-            bucket.level = bucket.level.min(0.0);
+            bucket.empty();
         }
     }
 
@@ -283,61 +282,22 @@ impl Pacer {
     /// Brings the bucket up to date with the pace.
     fn set_rate(&mut self, now: Instant) {
         let least = if self.packed { self.least.max(BILLED_UNIT_BYTES as f64) } else { self.least };
-        let rate = self.pace.as_ref().map(|pace| (pace.rate, 2.0 * usual_carry(pace.rate).max(least)));
-        Bucket::set(&mut self.bucket, rate, now);
+        self.bucket = self.pace.as_ref().map(|pace| {
+            let burst = 2.0 * usual_carry(pace.rate).max(least);
+            match self.bucket.take() {
+                Some(mut old) => {
+                    old.resize(pace.rate, burst, now);
+                    old
+                }
+                None => Bucket::new(pace.rate, burst, burst, now),
+            }
+        });
     }
 }
 
 /// Bytes that a request carries at `rate` bytes a second.
 fn usual_carry(rate: f64) -> f64 {
     rate * USUAL_TIME * (pace::USUAL_RATE / rate).sqrt().sqrt()
-}
-
-/// The whole number below, at least 1.
-#[expect(clippy::cast_possible_truncation, reason = "a number too large becomes the largest, which is meant")]
-fn whole(number: f64) -> usize {
-    (number as usize).max(1)
-}
-
-/// What comes at a steady rate and is kept up to a burst.
-///
-/// Who takes more than there is goes into debt: otherwise a record above the burst could never leave.
-#[derive(Debug)]
-struct Bucket {
-    per_second: f64,
-    burst: f64,
-    level: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// Makes `bucket` one of this rate and burst; a new one is full.
-    fn set(bucket: &mut Option<Self>, rate: Option<(f64, f64)>, now: Instant) {
-        *bucket = rate.map(|(per_second, burst)| {
-            let old = bucket.take();
-            let level = old.as_ref().map_or(burst, |old| old.level(now).min(burst));
-            let at = old.map_or(now, |old| old.at.max(now));
-            Self { per_second, burst, level, at }
-        });
-    }
-
-    fn level(&self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.level + passed * self.per_second).min(self.burst)
-    }
-
-    fn take(&mut self, cost: f64, now: Instant) {
-        let debt = -LONGEST_WAIT * self.per_second;
-        self.level = (self.level(now) - cost).max(debt);
-        self.at = self.at.max(now);
-    }
-
-    /// Seconds until there is `wanted`.
-    fn wait(&self, wanted: f64, now: Instant) -> f64 {
-        // The tolerance is far below a byte's worth: it only forgives rounding.
-        let lack = wanted.min(self.burst) * (1.0 - 1e-9) - self.level(now);
-        (lack / self.per_second).max(0.0)
-    }
 }
 
 /// Bytes of the seconds as they come, from the first one on.

@@ -8,7 +8,8 @@
 //!
 //! A fleet that starts at once is not to be taken for that: its members fall together, and what is throttled falls
 //! with them. Where nearly everything is throttled that is hard to see, since the gates then hold back more than the
-//! paces do; no verdict is given there, unless the pace was known to be good for far more.
+//! paces do; no verdict is given there, unless the pace was known to be good for far more, or for five minutes half was
+//! throttled and more.
 
 use std::time::{Duration, Instant};
 
