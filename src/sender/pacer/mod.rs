@@ -103,6 +103,8 @@ pub struct Pacer {
 struct Outcome {
     delivered: f64,
     throttled: f64,
+    sent: Instant,
+    answered: Instant,
 }
 
 impl Outcome {
@@ -161,7 +163,8 @@ impl Pacer {
     /// Records that failed for another reason are in neither.
     pub fn handle_answer(&mut self, delivered: usize, throttled: usize, sent: Instant, now: Instant) {
         self.delivered.add(delivered as f64, now);
-        self.learn(Outcome { delivered: delivered as f64, throttled: throttled as f64 }, sent, now);
+        let (delivered, throttled) = (delivered as f64, throttled as f64);
+        self.learn(Outcome { delivered, throttled, sent, answered: now });
     }
 
     /// A request of `bytes` that was sent at `sent` was throttled as a whole.
@@ -169,7 +172,7 @@ impl Pacer {
         if self.cut_at.is_none_or(|cut| sent >= cut) {
             self.least = (self.least * CARRY_RISE).min(MOST_LEAST_CARRY);
         }
-        self.learn(Outcome { delivered: 0.0, throttled: bytes as f64 }, sent, now);
+        self.learn(Outcome { delivered: 0.0, throttled: bytes as f64, sent, answered: now });
     }
 
     /// What a request may carry that leaves as soon as [`Pacer::poll_timeout`] allows.
@@ -201,7 +204,8 @@ impl Pacer {
         if self.barren { usual.min(self.least) } else { usual }
     }
 
-    fn learn(&mut self, outcome: Outcome, sent: Instant, now: Instant) {
+    fn learn(&mut self, outcome: Outcome) {
+        let Outcome { sent, answered: now, .. } = outcome;
         if outcome.delivered + outcome.throttled == 0.0 {
             return;
         }
@@ -214,7 +218,7 @@ impl Pacer {
             }
             Some(pace) => {
                 let held = self.held_at.filter(|held| *held >= sent);
-                if self.trial.note(pace, outcome, held, sent, now) == Taken {
+                if self.trial.note(pace, outcome, held) == Taken {
                     return self.set_rate(now);
                 }
             }

@@ -183,21 +183,15 @@ impl Trial {
         self.above.add(outcome);
     }
 
-    /// An answer to a request that was sent at `sent`; `held` is when the pace last held one back after that.
-    pub(super) fn note(
-        &mut self,
-        pace: &mut Pace,
-        outcome: Outcome,
-        held: Option<Instant>,
-        sent: Instant,
-        now: Instant,
-    ) -> Learnt {
+    /// An answer; `held` is when the pace last held a request back after that one was sent.
+    pub(super) fn note(&mut self, pace: &mut Pace, outcome: Outcome, held: Option<Instant>) -> Learnt {
+        let Outcome { sent, answered: now, .. } = outcome;
         if self.busy {
             self.reset(pace.rate);
             return Open;
         }
         if let Some(constant) = &mut self.constant {
-            if !constant.note(pace, outcome, held, sent, now) {
+            if !constant.note(pace, outcome, held) {
                 self.reset(pace.rate);
             }
             return Taken;
@@ -287,14 +281,8 @@ impl Constant {
     }
 
     /// Moves the pace by what is throttled beyond the constant share. Returns whether there still is one.
-    fn note(
-        &mut self,
-        pace: &mut Pace,
-        outcome: Outcome,
-        held: Option<Instant>,
-        sent: Instant,
-        now: Instant,
-    ) -> bool {
+    fn note(&mut self, pace: &mut Pace, outcome: Outcome, held: Option<Instant>) -> bool {
+        let Outcome { sent, answered: now, .. } = outcome;
         if sent < self.since {
             return true;
         }
