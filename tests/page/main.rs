@@ -229,6 +229,10 @@ async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
     let Some(mut page) = Page::open(&scene.address).await else { return };
     scene.daemon.write(&lines(100, 500)).await;
     scene.daemon.until_settled(100).await;
+    scene
+        .daemon
+        .until("the first stream is described", |status| status["monitor"]["described_ms_ago"].is_u64())
+        .await;
     // The answer that is held may be older.
     let held = page.held().await;
     page.show(held, Answer::Daemons, "null").await;
