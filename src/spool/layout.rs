@@ -36,6 +36,8 @@ pub struct SegmentHeader {
     pub created_ms: u64,
     /// Generation of the watermark then: an older watermark knows nothing of this segment.
     pub generation: u64,
+    /// Where its frames end; 0 where they end with the file.
+    pub end: u32,
 }
 
 /// Why bytes are no header of a segment or no slot of a watermark.
@@ -58,7 +60,7 @@ impl SegmentHeader {
         for field in [self.spool, self.number, self.first, self.created_ms, self.generation] {
             bytes.extend(field.to_le_bytes());
         }
-        bytes.extend([0; 4]);
+        bytes.extend(self.end.to_le_bytes());
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         let mut header = [0; SEGMENT_HEADER_BYTES];
         header.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
@@ -81,10 +83,25 @@ impl SegmentHeader {
             first: fields.u64().ok_or(HeaderError::Damaged)?,
             created_ms: fields.u64().ok_or(HeaderError::Damaged)?,
             generation: fields.u64().ok_or(HeaderError::Damaged)?,
+            end: fields.u32().ok_or(HeaderError::Damaged)?,
         };
         let sound = header.number.max(header.first).max(header.generation) < BEYOND;
         let intact = Fields(crc).u32() == Some(crc32c::crc32c(covered));
         (intact && sound).then_some(header).ok_or(HeaderError::Damaged)
+    }
+
+    /// What of a file of `length` bytes was written; behind it lies what was in the file before.
+    #[must_use]
+    pub fn written(&self, length: u64) -> u64 {
+        if self.end == 0 { length } else { length.min(u64::from(self.end)) }
+    }
+
+    /// What says where the frames end: [`SegmentHeader::end`] and the CRC, and where in the header that is.
+    pub(super) fn mark(&self) -> (u64, [u8; 8]) {
+        let header = self.encode();
+        let mut mark = [0; 8];
+        mark.iter_mut().rev().zip(header.into_iter().rev()).for_each(|(to, byte)| *to = byte);
+        ((header.len() - mark.len()) as u64, mark)
     }
 }
 
@@ -440,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let header = SegmentHeader { spool: 1, number: 2, first: 3, created_ms: 4, generation: 5 };
+        let header = SegmentHeader { spool: 1, number: 2, first: 3, created_ms: 4, generation: 5, end: 6 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         bytes[8] = 2;
@@ -448,6 +465,17 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..12]).to_le_bytes();
         bytes[12..16].copy_from_slice(&crc);
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
+    }
+
+    #[test]
+    fn a_mark_is_all_of_a_header_that_changes_with_it() {
+        let header = SegmentHeader { spool: 1, number: 2, first: 3, created_ms: 4, generation: 5, end: 0 };
+        let mut bytes = header.encode();
+        let marked = SegmentHeader { end: 6, ..header };
+        let (at, mark) = marked.mark();
+        bytes[usize::try_from(at).unwrap()..].copy_from_slice(&mark);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(marked));
+        assert_eq!([header.written(9), marked.written(9), marked.written(5)], [9, 6, 5]);
     }
 
     #[test]

@@ -50,8 +50,10 @@ pub enum OpenError {
 pub struct SegmentSurvey {
     /// Number in its file's name.
     pub number: u64,
-    /// Its length.
+    /// Its length, but for what it was written over.
     pub bytes: u64,
+    /// Bytes behind that, of which nothing counts.
+    pub rest: u64,
     /// Its header, if that is undamaged.
     pub header: Option<SegmentHeader>,
     /// What is in it.
@@ -178,7 +180,8 @@ pub fn survey<S: Storage>(storage: &S) -> Result<Survey, OpenError> {
     };
     let headed = survey.look_at_names_and_headers(storage, entries)?;
     survey.choose_identity(&headed, slots, whole);
-    for Headed { number, bytes, file, header } in headed {
+    for Headed { number, bytes: length, file, header } in headed {
+        let bytes = header.map_or(length, |header| header.written(length));
         let name = segment_name(number);
         let foreign = header.is_some_and(|header| survey.identity != Some(header.spool));
         if foreign {
@@ -193,7 +196,7 @@ pub fn survey<S: Storage>(storage: &S) -> Result<Survey, OpenError> {
             survey.unreadable += unreadable;
             survey.unusable.push((name, Unusable::Unreadable(unreadable, None)));
         }
-        survey.segments.push(SegmentSurvey { number, bytes, header, scan });
+        survey.segments.push(SegmentSurvey { number, bytes, rest: length - bytes, header, scan });
     }
     Ok(survey)
 }
@@ -449,11 +452,15 @@ impl<S: Storage> Mending<'_, S> {
         let name = segment_name(segment.number);
         let mut bytes = segment.bytes;
         let mut keep = false;
+        if segment.rest > 0 && self.cut(&name, bytes).is_none() {
+            bytes += segment.rest;
+        }
         for stretch in &segment.scan.stretches {
             if stretch.unreadable > 0 {
                 keep = true;
             } else if survey.is_torn(segment, stretch) {
-                bytes = self.cut(&name, &stretch.place).unwrap_or(bytes);
+                self.torn_bytes += stretch.place.end - stretch.place.start;
+                bytes = self.cut(&name, stretch.place.start).unwrap_or(bytes);
             } else {
                 let damage = self.set_aside(&name, stretch, known);
                 keep |= damage.copy.is_none();
@@ -464,15 +471,14 @@ impl<S: Storage> Mending<'_, S> {
         Sealed { number: segment.number, bytes, sequences, keep, own: false }
     }
 
-    /// Cuts a torn end and returns the file's new length. Synced at once: to the next start the
-    /// segment will not be the last, and the end would be damage.
-    fn cut(&mut self, name: &str, place: &Range<u64>) -> Option<u64> {
-        self.torn_bytes += place.end - place.start;
+    /// Cuts an end that does not count and returns the file's new length. Synced at once: to the next start
+    /// the segment will not be the last, and an end that is torn would be damage.
+    fn cut(&mut self, name: &str, at: u64) -> Option<u64> {
         let cut = self.storage.open(name, Access::Write).and_then(|file| {
-            self.storage.truncate(&file, place.start)?;
+            self.storage.truncate(&file, at)?;
             self.storage.sync_data(&file)
         });
-        self.note(&format!("could not cut {name} at byte {}", place.start), cut).then_some(place.start)
+        self.note(&format!("could not cut {name} at byte {at}"), cut).then_some(at)
     }
 
     /// Makes durable what a killed process left to the kernel: from now on this is not the last

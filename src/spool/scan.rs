@@ -208,39 +208,11 @@ impl<S: Storage> Scanner<'_, S> {
         self.window.length
     }
 
-    /// Whether the stretch at the file's end is an append that was cut short. Zeros may follow it, in a file
-    /// that was there before.
+    /// Whether the stretch at the file's end is an append that was cut short.
     fn is_torn(&mut self, place: &Range<u64>, header: Option<&FrameHeader>) -> bool {
-        let end = match header {
-            Some(header) => place.start + header.frame_bytes(),
-            None => self.end_of_bytes(place),
-        };
-        if end > place.end {
-            return true;
-        }
         let least = if place.start == 0 { SEGMENT_HEADER_BYTES } else { FRAME_HEADER_BYTES };
-        let within = place.start..end;
-        match header {
-            Some(_) => {
-                let cut = end < place.end && self.window.get(end - 1, 1).first() == Some(&0);
-                cut || self.has_empty_sector(&within)
-            }
-            None => end - place.start < least as u64 || self.has_empty_sector(&within),
-        }
-    }
-
-    /// Where only zeros follow, in `place`.
-    fn end_of_bytes(&mut self, place: &Range<u64>) -> u64 {
-        let (mut at, mut end) = (place.start, place.start);
-        while at < place.end {
-            let bytes = usize::try_from(place.end - at).unwrap_or(usize::MAX).min(WINDOW_BYTES);
-            let bytes = self.window.get(at, bytes).get(..bytes).unwrap_or_default();
-            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-                end = at + last as u64 + 1;
-            }
-            at += bytes.len().max(1) as u64;
-        }
-        end
+        let whole = header.map_or(least as u64, FrameHeader::frame_bytes);
+        place.end - place.start < whole || self.has_empty_sector(place)
     }
 
     /// Whether some sector is zero as far as it lies in `place`.

@@ -18,8 +18,11 @@ use super::storage::{Access, Storage, is_full, write_fully};
 use super::watermark::Settled;
 use super::watermark_file::{WATERMARK, WatermarkFile};
 
-/// What a spare is cleared with, in pieces of which a segment has less than the kernel takes at once.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// What the first segments are filled with, as much at once as the folios of the kernel's cache are to have:
+/// it looks at each of them, and at all of each, at every write. Of folios of 128 KiB and more the smallest.
+static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
+/// So many segments are filled first, those of a spool whose records soon leave. They go round.
+const FILLED_SEGMENTS: usize = 4;
 
 /// When an accepted record is safe from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,8 +57,7 @@ impl Options {
     }
 }
 
-/// Most frames that one call writes, and most bytes of more than one: the kernel makes folios as large as the
-/// writes, and looks at all of a folio at each write to it.
+/// Most frames that one call writes, and most bytes of more than one.
 const FRAMES_A_WRITE: usize = 256;
 /// See [`FRAMES_A_WRITE`].
 const BYTES_A_WRITE: u64 = 256 * 1024;
@@ -154,8 +156,8 @@ struct Active<F> {
     first: u64,
     /// Its name is not known to be durable.
     new: bool,
-    /// Bytes of the spare that it is written over.
-    over: u64,
+    /// The header says where the frames end: behind them lies what was in the file before.
+    marked: Option<SegmentHeader>,
 }
 
 /// The crash-safe log of records. See the module's documentation.
@@ -394,6 +396,9 @@ impl<S: Storage> Spool<S> {
     pub fn close(mut self) -> Result<(), WriteError> {
         let synced = self.sync().map(drop);
         let settled = self.write_watermark(true).and_then(|()| self.checkpoint().map(drop));
+        if let Some(active) = &self.active {
+            self.cut(active);
+        }
         self.remove_spare();
         synced.and(settled)
     }
@@ -423,7 +428,8 @@ impl<S: Storage> Spool<S> {
         bytes: u64,
     ) -> Result<Position, WriteError> {
         let position = Position { segment: active.number, offset: active.end };
-        let written = write_fully(&*self.storage, &active.file, active.end, parts);
+        let written = write_fully(&*self.storage, &active.file, active.end, parts)
+            .and_then(|()| self.mark(&mut active, position.offset + bytes));
         if let Err(error) = written {
             // What was written of it would look like damage, were it left behind a shorter frame.
             let undone = self.storage.truncate(&active.file, active.end);
@@ -438,31 +444,41 @@ impl<S: Storage> Spool<S> {
         Ok(position)
     }
 
+    /// Lets the header say that the frames end at `end`, if it says where they do.
+    fn mark(&self, active: &mut Active<S::File>, end: u64) -> io::Result<()> {
+        let Some(header) = &mut active.marked else { return Ok(()) };
+        header.end = in_header(end);
+        let (offset, mark) = header.mark();
+        write_fully(&*self.storage, &active.file, offset, &mut [IoSlice::new(&mark)])
+    }
+
     /// Begins a segment with frames. A failure for want of room leaves no file.
     fn begin(&mut self, now_ms: u64, parts: &[IoSlice<'_>], bytes: u64) -> Result<Position, WriteError> {
         let number = self.next_number;
         let name = segment_name(number);
         // Not used again, even if this comes to nothing.
         self.next_number += 1;
-        let generation = self.watermark.generation();
-        let header =
-            SegmentHeader { spool: self.identity, number, first: self.next, created_ms: now_ms, generation };
-        let header = header.encode();
-        let end = header.len() as u64 + bytes;
-        let spare =
-            self.spare.take().and_then(|bytes| Some((self.storage.open(SPARE, Access::Write).ok()?, bytes)));
-        let (opened, over, called) = match spare {
-            Some((file, bytes)) => (Ok(file), bytes, SPARE),
-            None => (self.storage.create(&name), 0, &*name),
-        };
-        let file = match opened {
+        let spare = self.spare.take().and_then(|_| self.storage.open(SPARE, Access::Write).ok());
+        let spare = spare.or_else(|| self.filled());
+        let called = if spare.is_some() { SPARE } else { &*name };
+        let file = match spare.map_or_else(|| self.storage.create(called), Ok) {
             Ok(file) => file,
             Err(error) => return Err(self.give_up("create", name, error, Ok(()))),
         };
-        let mut parts: Vec<_> = std::iter::once(IoSlice::new(&header)).chain(parts.iter().copied()).collect();
+        let end = SEGMENT_HEADER_BYTES as u64 + bytes;
+        let header = SegmentHeader {
+            spool: self.identity,
+            number,
+            first: self.next,
+            created_ms: now_ms,
+            generation: self.watermark.generation(),
+            end: if called == SPARE { in_header(end) } else { 0 },
+        };
+        let front = header.encode();
+        let mut parts: Vec<_> = std::iter::once(IoSlice::new(&front)).chain(parts.iter().copied()).collect();
         let written = self
-            .clear(&file, over)
-            .and_then(|()| self.storage.preallocate(&file, end.max(self.options.segment_bytes)))
+            .storage
+            .preallocate(&file, end.max(self.options.segment_bytes))
             .and_then(|()| write_fully(&*self.storage, &file, 0, &mut parts))
             .and_then(|()| if called == SPARE { self.storage.rename(SPARE, &name) } else { Ok(()) });
         if let Err(error) = written {
@@ -470,17 +486,34 @@ impl<S: Storage> Spool<S> {
             return Err(self.give_up("write to", name, error, undone));
         }
         self.total += end;
-        self.active = Some(Active { number, file, end, first: self.next, new: true, over });
-        Ok(Position { segment: number, offset: header.len() as u64 })
+        let marked = (called == SPARE).then_some(header);
+        self.active = Some(Active { number, file, end, first: self.next, new: true, marked });
+        Ok(Position { segment: number, offset: front.len() as u64 })
     }
 
-    /// Writes zeros over a file, so that nothing of what it was can be taken for a part of what it will be; at
-    /// once, since the kernel looks at all of a large folio at each write.
-    fn clear(&self, file: &S::File, bytes: u64) -> io::Result<()> {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let pieces = (0..bytes).step_by(ZEROS.len()).map(|at| ZEROS.get(..bytes - at).unwrap_or(&ZEROS));
-        let mut pieces: Vec<_> = pieces.map(IoSlice::new).collect();
-        write_fully(&*self.storage, file, 0, &mut pieces)
+    /// A spare made of zeros, for one of the first segments.
+    fn filled(&self) -> Option<S::File> {
+        if self.options.sync == Sync::Always || self.segments() >= FILLED_SEGMENTS {
+            return None;
+        }
+        let file = self.storage.create(SPARE).ok()?;
+        // It does without where that comes to nothing.
+        self.fill(&file).inspect_err(|_| drop(self.storage.remove(SPARE))).ok()?;
+        Some(file)
+    }
+
+    /// Writes zeros to a file, in pieces of [`ZEROS`], for a whole segment.
+    fn fill(&self, file: &S::File) -> io::Result<()> {
+        let bytes = self.options.segment_bytes;
+        self.storage.preallocate(file, bytes)?;
+        let mut at = 0;
+        while at < bytes {
+            let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+            let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
+            write_fully(&*self.storage, file, at, &mut [IoSlice::new(zeros)])?;
+            at += zeros.len() as u64;
+        }
+        Ok(())
     }
 
     fn remove_spare(&mut self) {
@@ -494,13 +527,7 @@ impl<S: Storage> Spool<S> {
     fn seal(&mut self) -> Result<(), WriteError> {
         self.sync()?;
         let Some(active) = self.active.take() else { return Ok(()) };
-        // Gives back what was reserved and not used. Where that fails nothing but room is lost, and
-        // the next start does not need it; but what was written over ends in zeros, which are to be gone
-        // once it is not the last segment any more.
-        let cut = self.storage.truncate(&active.file, active.end);
-        if let Some(error) = cut.err().filter(|_| active.over > active.end) {
-            return Err(poison(&mut self.poisoned, "cut", segment_name(active.number), error));
-        }
+        self.cut(&active);
         self.sealed.push_back(Sealed {
             number: active.number,
             bytes: active.end,
@@ -509,6 +536,12 @@ impl<S: Storage> Spool<S> {
             own: true,
         });
         Ok(())
+    }
+
+    /// Gives back what was reserved or written over and not used. Where that fails nothing but room is lost, and
+    /// the next start does not need it.
+    fn cut(&self, active: &Active<S::File>) {
+        drop(self.storage.truncate(&active.file, active.end));
     }
 
     pub(super) fn write_watermark(&mut self, sync: bool) -> Result<(), WriteError> {
@@ -588,4 +621,9 @@ impl<S: Storage> Spool<S> {
 fn poison(poisoned: &mut bool, tried: &'static str, name: String, source: io::Error) -> WriteError {
     *poisoned = true;
     WriteError::Failed { tried, name, source }
+}
+
+/// A place in a segment as its header has it. No segment is nearly as long.
+fn in_header(place: u64) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }

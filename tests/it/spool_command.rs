@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use hydrant::spool::layout::segment_name;
+use hydrant::spool::layout::{SegmentHeader, segment_name};
 use hydrant::spool::{Disk, Options, Spool, Sync, open};
 use serde_json::Value;
 
@@ -105,7 +105,8 @@ async fn of_a_damaged_spool_what_can_be_read_is_exported_and_the_rest_is_said() 
 async fn a_torn_end_is_no_damage() {
     let directory = tempfile::tempdir().unwrap();
     drop(written(directory.path(), 1));
-    change(directory.path(), |bytes| bytes.truncate(bytes.len() - 1));
+    let end = |bytes: &[u8]| usize::try_from(SegmentHeader::decode(bytes).unwrap().end).unwrap();
+    change(directory.path(), |bytes| bytes.truncate(end(bytes) - 1));
     let (code, verified) = json(directory.path(), "verify").await;
     assert_eq!((code, &verified["live"]["records"]), (0, &2.into()), "{verified:#}");
     assert!(verified["torn_bytes"].as_u64() > Some(0), "{verified:#}");

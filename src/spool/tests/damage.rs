@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::simulated::{Persistence, Simulated};
 use super::{append, drain, id, options, recover};
 use crate::spool::inspect::Inspection;
-use crate::spool::layout::segment_name;
+use crate::spool::layout::{FrameHeader, segment_name};
 use crate::spool::{Live, OpenError, Options, Spool, Sync, Unusable, WatermarkState, open};
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -187,7 +187,8 @@ fn a_damaged_last_frame_is_set_aside_and_a_torn_one_is_cut() {
     check(&|bytes| bytes.truncate(bytes.len() - 1), 0, true);
 }
 
-/// A segment written over a settled one, whose last frame is damaged at any bit, or was cut short at any byte.
+/// A segment written over a settled one, of whose last append a killed process leaves any part, or which is
+/// damaged at any bit.
 #[test]
 fn what_was_written_over_a_settled_segment_is_told_apart_from_what_is_left_of_that() {
     let options = Options { sync: Sync::Os, ..small() };
@@ -199,39 +200,45 @@ fn what_was_written_over_a_settled_segment_is_told_apart_from_what_is_left_of_th
         ids += 1;
     }
     // The first is settled and kept, the second is left as it is, the third is written over the first.
-    spool.settle(0..ids - 1);
+    let first = ids - 1;
+    spool.settle(0..first);
     assert!(spool.checkpoint().unwrap() > 0);
     assert!(disk.files().contains_key("segment-spare"));
     while spool.segments() < 2 {
         append(&mut spool, ids..ids + 1).unwrap();
         ids += 1;
     }
+    let (before, name) = (disk.files(), segment_name(3));
+    assert!(!before.contains_key("segment-spare"));
     let appended = append(&mut spool, ids..ids + 1).unwrap();
-    let (whole, name) = (disk.files(), segment_name(3));
-    assert!(!whole.contains_key("segment-spare"));
+    let whole = disk.files();
     let start = usize::try_from(appended.position.offset).unwrap();
     let end = start + usize::try_from(appended.bytes).unwrap();
-    let rest = &whole[&name][end..];
-    assert!(rest.len() > 100 && rest.iter().all(|byte| *byte == 0), "{rest:?}");
-    let first = recover(&Simulated::with(&whole), options).unwrap().1[0];
-    for cut in start..end {
-        let mut files = whole.clone();
-        files.get_mut(&name).unwrap()[cut..end].fill(0);
-        let (opened, found) = recover(&Simulated::with(&files), options).unwrap();
-        assert_eq!(found, (first..ids).collect::<Vec<_>>(), "cut at {cut}");
-        assert!(opened.report.damage.is_empty() && opened.report.lost.is_empty(), "{:?}", opened.report);
+    let old = (end..whole[&name].len()).filter(|at| FrameHeader::decode(&whole[&name][*at..]).is_ok());
+    assert!(old.count() > 0, "frames of the settled segment are behind it");
+    for written in start..=end {
+        let mut files = before.clone();
+        files.get_mut(&name).unwrap()[start..written].copy_from_slice(&whole[&name][start..written]);
+        let disk = Simulated::with(&files);
+        let (opened, found) = recover(&disk, options).unwrap();
+        assert_eq!(found, (first..ids).collect::<Vec<_>>(), "{written} of {start} to {end}");
+        let report = opened.report;
+        assert!(report.damage.is_empty() && report.lost.is_empty() && report.torn_bytes == 0, "{report:?}");
+        assert_eq!(disk.files()[&name].len(), start, "the rest is cut off");
     }
-    for bit in start * 8..end * 8 {
+    for bit in (0..64 * 8).chain(start * 8..end * 8) {
         let mut files = whole.clone();
         files.get_mut(&name).unwrap()[bit / 8] ^= 1 << (bit % 8);
         let (opened, found) = recover(&Simulated::with(&files), options).unwrap();
-        assert_eq!(found, (first..ids).collect::<Vec<_>>(), "bit {bit}");
-        assert_eq!(opened.report.damage.len(), 1, "bit {bit}: {:?}", opened.report);
+        // Without its header the segment's frames are found all the same, and settled ones behind them.
+        let all = first..ids + u64::from(bit < 64 * 8);
+        assert_eq!(found, all.collect::<Vec<_>>(), "bit {bit}");
+        assert!(!opened.report.damage.is_empty(), "bit {bit}: {:?}", opened.report);
     }
 }
 
 fn frame_bytes(segment: &[u8], at: usize) -> usize {
-    let header = crate::spool::layout::FrameHeader::decode(&segment[at..]).unwrap();
+    let header = FrameHeader::decode(&segment[at..]).unwrap();
     usize::try_from(header.frame_bytes()).unwrap()
 }
 

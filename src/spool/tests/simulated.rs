@@ -351,6 +351,11 @@ impl Storage for Simulated {
         let mut bytes = parts.iter().map(|part| &**part).collect::<Vec<_>>().concat();
         if cut {
             let kept = state.rng.usize(0..bytes.len());
+            // What lies in one sector, and so in one page, is written as a whole or not at all.
+            let is_short = matches!(&state.faults, Some((_, Fault::Short)));
+            let end = offset + bytes.len() as u64;
+            let kept =
+                if offset / 512 == (end - 1) / 512 && !is_short { kept % 2 * bytes.len() } else { kept };
             bytes.truncate(if state.stopped { kept } else { kept.max(1) });
         }
         let written = bytes.len();
