@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::crc::crc32c;
+
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 /// Bytes of a frame before the lengths of its records.
@@ -61,7 +63,7 @@ impl SegmentHeader {
             bytes.extend(field.to_le_bytes());
         }
         bytes.extend(self.end.to_le_bytes());
-        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.extend(crc32c(&[&bytes]).to_le_bytes());
         let mut header = [0; SEGMENT_HEADER_BYTES];
         header.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
         header
@@ -86,7 +88,7 @@ impl SegmentHeader {
             end: fields.u32().ok_or(HeaderError::Damaged)?,
         };
         let sound = header.number.max(header.first).max(header.generation) < BEYOND;
-        let intact = Fields(crc).u32() == Some(crc32c::crc32c(covered));
+        let intact = Fields(crc).u32() == Some(crc32c(&[covered]));
         (intact && sound).then_some(header).ok_or(HeaderError::Damaged)
     }
 
@@ -109,14 +111,14 @@ impl SegmentHeader {
 pub(super) fn prefix(magic: [u8; 8]) -> Vec<u8> {
     let mut bytes = Vec::from(magic);
     bytes.extend(VERSION.to_le_bytes());
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.extend(crc32c(&[&bytes]).to_le_bytes());
     bytes
 }
 
 /// Checks the 16 bytes that [`prefix`] makes.
 pub(super) fn check_prefix(bytes: &[u8], magic: [u8; 8]) -> Result<(), HeaderError> {
     let (covered, rest) = bytes.split_at_checked(12).ok_or(HeaderError::Damaged)?;
-    let intact = Fields(rest).u32() == Some(crc32c::crc32c(covered)) && covered.starts_with(&magic);
+    let intact = Fields(rest).u32() == Some(crc32c(&[covered])) && covered.starts_with(&magic);
     let version = covered.get(8..).and_then(|version| Fields(version).u32());
     match version.filter(|_| intact).ok_or(HeaderError::Damaged)? {
         VERSION => Ok(()),
@@ -184,7 +186,7 @@ impl FrameHeader {
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let (header, _) = bytes.split_at_checked(FRAME_HEADER_BYTES).ok_or(FrameError::Short)?;
         let (covered, crc) = header.split_at_checked(48).ok_or(FrameError::Short)?;
-        let intact = covered.starts_with(&FRAME_MAGIC) && Fields(crc).u32() == Some(crc32c::crc32c(covered));
+        let intact = covered.starts_with(&FRAME_MAGIC) && Fields(crc).u32() == Some(crc32c(&[covered]));
         let header = Self::fields(covered).filter(|_| intact).ok_or(FrameError::Header)?;
         let sound = header.records > 0
             && header.records <= header.lengths_bytes
@@ -230,7 +232,7 @@ impl FrameHeader {
     pub fn decode_ends(&self, payload: &[u8]) -> Result<Box<[u32]>, FrameError> {
         let length = usize::try_from(self.payload_bytes()).map_err(|_| FrameError::Short)?;
         let payload = payload.get(..length).ok_or(FrameError::Short)?;
-        if crc32c::crc32c(payload) != self.payload_crc {
+        if crc32c(&[payload]) != self.payload_crc {
             return Err(FrameError::Payload);
         }
         let mut lengths = payload.get(..self.lengths_bytes as usize).ok_or(FrameError::Short)?;
@@ -276,13 +278,13 @@ pub fn encode_front(
     }
     let lengths = front.get(FRAME_HEADER_BYTES..).unwrap_or_default();
     let lengths_bytes = u32::try_from(lengths.len()).map_err(|_| EncodeError::TooLarge)?;
-    let payload_crc = crc32c::crc32c_append(crc32c::crc32c(lengths), data);
+    let payload_crc = crc32c(&[lengths, data]);
     let mut header = Vec::with_capacity(FRAME_HEADER_BYTES);
     header.extend(FRAME_MAGIC);
     header.extend([0; 4]);
     header.extend([spool, first, received_ms].into_iter().flat_map(u64::to_le_bytes));
     header.extend([records, lengths_bytes, data_bytes, payload_crc].into_iter().flat_map(u32::to_le_bytes));
-    header.extend(crc32c::crc32c(&header).to_le_bytes());
+    header.extend(crc32c(&[&header]).to_le_bytes());
     front.iter_mut().zip(header).for_each(|(to, byte)| *to = byte);
     Ok(front)
 }

@@ -12,6 +12,7 @@
 pub mod inspect;
 pub mod layout;
 
+mod crc;
 mod disk;
 mod reader;
 mod recovery;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::crc::crc32c;
 use super::layout::{BEYOND, Fields, HeaderError, check_prefix, prefix, put_varint, take_varint};
 
 /// Bytes of a slot.
@@ -156,7 +157,7 @@ impl Slot {
         bytes.extend([spool, generation, settled.low].into_iter().flat_map(u64::to_le_bytes));
         bytes.extend(count.to_le_bytes());
         bytes.extend(u32::try_from(ranges.len()).unwrap_or(0).to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &ranges);
+        let crc = crc32c(&[&bytes, &ranges]);
         bytes.extend(crc.to_le_bytes());
         bytes.extend(ranges);
         bytes
@@ -179,7 +180,7 @@ impl Slot {
         let [count, length] = [fields.u32()?, fields.u32()?];
         let crc = Fields(rest).u32()?;
         let ranges = rest.get(4..)?.get(..length as usize)?;
-        (crc32c::crc32c_append(crc32c::crc32c(covered), ranges) == crc).then_some(())?;
+        (crc32c(&[covered, ranges]) == crc).then_some(())?;
         let settled = Settled::decode(low, count, ranges)?;
         (generation.max(settled.end()) < BEYOND).then_some(Self { spool, generation, settled })
     }
