@@ -38,7 +38,7 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 57] = [
+const PURE: [&str; 58] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
@@ -82,6 +82,7 @@ const PURE: [&str; 57] = [
     "src/sender/backoff.rs",
     "src/sender/bucket.rs",
     "src/sender/compression.rs",
+    "src/sender/fill.rs",
     "src/sender/gate.rs",
     "src/sender/pacer/",
     "src/sender/packing.rs",

@@ -244,6 +244,28 @@ fn a_packed_batch_waits_for_bytes_and_not_for_as_many_records_as_one_that_is_not
     assert_eq!(packed_numbers(&batcher.poll_batch(now).unwrap()), [(0..10).collect::<Vec<_>>()]);
 }
 
+// R-B2
+#[test]
+fn a_batch_is_full_at_as_many_bytes_as_it_is_told_to_be_and_carries_less_where_there_is_more() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(100, 100));
+    let mut first = 0;
+    let mut taken = |batcher: &mut Batcher, records: usize| {
+        batcher.handle_chunk(chunk(&vec![10; records], first, now));
+        first += records as u64;
+        std::iter::from_fn(|| batcher.poll_batch(now)).map(|batch| batch.size.records).collect::<Vec<_>>()
+    };
+    batcher.set_full(40, 20);
+    assert_eq!(taken(&mut batcher, 3), [0; 0]);
+    assert_eq!(taken(&mut batcher, 2), [4], "one is left");
+    assert_eq!(taken(&mut batcher, 6), [2, 2, 2], "a crowd, until less than two are left");
+    assert_eq!(taken(&mut batcher, 2), [0; 0], "there are three");
+    assert_eq!(taken(&mut batcher, 1), [4]);
+    batcher.set_full(usize::MAX, usize::MAX);
+    assert_eq!(taken(&mut batcher, 9), [0; 0]);
+    assert_eq!(taken(&mut batcher, 12), [10, 10]);
+}
+
 proptest! {
     // R-A2
     #[test]

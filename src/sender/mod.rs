@@ -1,6 +1,7 @@
 //! Sends batches and settles every record of them.
 //!
-//! Pure: [`backoff`] (how long to wait), [`compression`] (members of compressed files), [`gate`] (whether
+//! Pure: [`backoff`] (how long to wait), [`compression`] (members of compressed files), [`fill`] (how much a
+//! packed request carries), [`gate`] (whether
 //! the stream may be sent to at all), [`pacer`] (how much of its quota is ours),
 //! [`packing`] (whether records may be packed for it), [`quota`] (how much of its quota is left; both count by a `bucket`) and
 //! [`verdicts`] (what becomes of each record of an answer). Shells:
@@ -11,6 +12,7 @@ pub mod backoff;
 mod bucket;
 pub mod compression;
 pub mod dead_letter;
+pub mod fill;
 pub mod gate;
 pub mod pacer;
 pub mod packing;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::compression::{self, CompressionError, Compressor};
 use super::dead_letter::{Letter, Store, StoreError};
+use super::fill::Fill;
 use super::gate::{Gate, Step};
 use super::pacer::Pacer;
 use super::packing::{self, Decision};
@@ -171,6 +172,7 @@ pub struct Worker<F> {
     burials: FuturesUnordered<Done<Buried>>,
     age_known_at: Option<Instant>,
     packing: Option<Decision>,
+    fill: Fill,
     /// Why nothing may be sent: it can't be compressed for this stream.
     hold: Option<Trouble>,
     voice: Voice,
@@ -242,6 +244,7 @@ impl<F: Firehose> Worker<F> {
             burials: FuturesUnordered::new(),
             age_known_at: None,
             packing: None,
+            fill: Fill::default(),
             hold: None,
             voice: Voice::new(),
             traces: None,
@@ -289,6 +292,18 @@ impl<F: Firehose> Worker<F> {
         self.figures.sender().state.packing =
             Some(PackingState { packed: decision.packing.is_some(), reason: reason.clone() });
         self.packing = Some(decision);
+        self.size_requests();
+    }
+
+    /// Lets requests carry as much as [`fill`](super::fill) says, where it has a say.
+    fn size_requests(&mut self) {
+        if self.compressor.is_some() {
+            return;
+        }
+        let packed = self.packing.as_ref().is_some_and(|decision| decision.packing.is_some());
+        let (full, brisk) = self.fill.bytes(self.settings.max_in_flight);
+        let full = if packed { full } else { usize::MAX };
+        self.batcher.set_full(full, brisk);
     }
 
     /// Keeps to the stream's limits, as far as the poller knows them, and notes how much of them is used.
@@ -517,7 +532,11 @@ impl<F: Firehose> Worker<F> {
             .and_then(|traces| traces.begin(told(&batch, result.as_ref().ok(), operation, requested, at)));
         let failure = self.trace.as_ref().and_then(|_| code_of(&result));
         match result {
-            Ok(answer) => self.apply_verdicts(batch, &answer, members.as_deref(), sent, at),
+            Ok(answer) => {
+                self.fill.handle_answer(took);
+                self.size_requests();
+                self.apply_verdicts(batch, &answer, members.as_deref(), sent, at);
+            }
             Err(error) if operation == Operation::PutRecord && error.code == ACCESS_DENIED => {
                 if !std::mem::replace(&mut self.put_record_denied, true) {
                     tracing::info!("PutRecord is not permitted: single records go by PutRecordBatch.");

@@ -193,8 +193,10 @@ async fn a_batch_refused_for_one_record_is_split_until_that_record_stands_alone(
     daemon.write(&sent).await;
     let status = daemon.until_settled(500).await;
     assert_eq!(status["ledger"]["dead_lettered"]["records"], 1, "{status:#}");
-    let requests = sink.local.requests().len();
-    assert!(requests <= 2 * 9 + 1, "{requests} requests to find one of 500");
+    let mut requests = sink.local.requests();
+    // The poller may have described the stream meanwhile.
+    requests.retain(|request| request.records > 0);
+    assert!(requests.len() <= 2 * 9 + 1, "to find one of 500: {requests:#?}");
     assert!(daemon.stop().await.status.success());
     assert_eq!(sink.lines().await.values().sum::<usize>(), 499);
 }

@@ -42,6 +42,23 @@ async fn packed_records_arrive_as_they_were_and_cost_a_twentieth() {
     }
 }
 
+// R-A2
+#[tokio::test]
+async fn a_packed_request_is_full_before_four_mebibytes_and_carries_no_less_than_500_kibibytes() {
+    const FULL: usize = 512_000;
+    let sink = Sink::start(Options::default()).await;
+    let daemon = Daemon::start(&sink.local.url(), &["aggregate.mode=on", "linger=1h"]).await;
+    daemon.until("decided", |status| status["stream"]["packing"].is_object()).await;
+    let records = 8 * FULL / BYTES;
+    daemon.write(&lines(records, BYTES)).await;
+    // Of nothing but their number do they leave before the stop.
+    daemon.until("delivered", |status| number(status, "/ledger/delivered/records") > 0).await;
+    assert!(daemon.stop().await.status.success());
+    let seen = sink.local.counts().total();
+    assert!((2..=8).contains(&seen.requests), "{seen:?}");
+    assert!(sink.delivered().await == lines(records, BYTES));
+}
+
 // R-A5
 #[tokio::test]
 async fn without_packing_each_record_is_one_of_firehoses() {
