@@ -46,8 +46,8 @@ fn a_lone_sidecar_has_the_quota_and_hardly_a_request_throttled() {
 }
 
 #[test]
-fn a_lone_sidecar_that_knows_its_limits_is_never_throttled_once_it_has_started() {
-    let lone = outcomes(&Scenario { known: true, ..scenario(vec![phase(1, 1.0, 20)]) })[0];
+fn a_lone_sidecar_that_reads_cloudwatch_is_never_throttled_once_it_has_started() {
+    let lone = outcomes(&Scenario { reads: true, ..scenario(vec![phase(1, 1.0, 20)]) })[0];
     check(&lone);
     assert!(lone.throttled_requests < 0.002, "{lone:?}");
 }
@@ -67,6 +67,30 @@ fn a_thousand_sidecars_use_the_quota() {
     let all = outcomes(&scenario(vec![phase(1_000, 1.0, 35)]))[0];
     assert!(all.utilisation >= 0.95 && all.throttled_records <= 0.02, "{all:?}");
     assert!(all.throttled_requests <= 0.03 && all.fairness >= 0.6, "{all:?}");
+}
+
+// R-Q10
+#[test]
+fn a_hundred_and_a_thousand_sidecars_that_read_cloudwatch_share_the_quota() {
+    for (sidecars, windows) in [(10, 35), (100, 35), (1_000, 45)] {
+        let scenario = scenario(vec![phase(sidecars, 1.0, windows)]);
+        let all = outcomes(&Scenario { reads: true, ..scenario })[0];
+        check(&all);
+        assert!(all.settled <= Some(Duration::from_secs(300)), "{all:?}");
+    }
+    for (uneven, packed) in [(true, false), (false, true)] {
+        let scenario = scenario(vec![phase(100, 1.0, 45)]);
+        let backlog = if uneven { 0.0 } else { scenario.backlog };
+        check(&outcomes(&Scenario { reads: true, uneven, packed, backlog, ..scenario })[0]);
+    }
+}
+
+// R-Q10
+#[test]
+fn those_who_come_to_a_fleet_that_reads_cloudwatch_have_their_share_too() {
+    let phases = vec![phase(50, 1.0, 30), phase(100, 1.0, 45), phase(50, 1.0, 30)];
+    let all = outcomes(&Scenario { reads: true, ..scenario(phases) });
+    all.iter().for_each(check);
 }
 
 #[test]

@@ -51,15 +51,30 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
     for sidecars in [1, 2, 5, 10, 50, 100, 200, 1_000] {
         all.push(full("start with a full buffer", vec![phase("", sidecars, 1.0, 35)]));
     }
-    for sidecars in [1, 100] {
-        let phases = vec![phase("", sidecars, 1.0, 35)];
-        all.push(Scenario { known: true, ..full("the same, limits known", phases) });
+    for (sidecars, windows) in [(1, 35), (10, 35), (100, 35), (200, 35), (1_000, 45)] {
+        let phases = vec![phase("", sidecars, 1.0, windows)];
+        all.push(Scenario { reads: true, ..full("the same, CloudWatch read", phases) });
     }
     for sidecars in [10, 100, 200, 1_000] {
         let phases = vec![phase("", sidecars, 1.0, 35)];
         all.push(Scenario { uneven: true, ..scenario("uneven demand", phases) });
     }
+    for (sidecars, windows) in [(10, 35), (100, 35), (200, 35), (1_000, 90)] {
+        let phases = vec![phase("", sidecars, 1.0, windows)];
+        let read = scenario("uneven demand, CloudWatch read", phases);
+        all.push(Scenario { uneven: true, reads: true, ..read });
+    }
     all.push(Scenario { quota: 5 * MIB, ..full("5 MiB/s", vec![phase("", 100, 1.0, 35)]) });
+    for sidecars in [100, 1_000] {
+        let phases = vec![phase("", sidecars, 1.0, 35)];
+        all.push(Scenario { quota: 5 * MIB, reads: true, ..full("5 MiB/s, CloudWatch read", phases) });
+    }
+    for (sidecars, windows) in [(10, 35), (100, 45), (200, 45), (1_000, 90)] {
+        let packed = full("packed", vec![phase("", sidecars, 1.0, windows)]);
+        let packed = Scenario { packed: true, ..packed };
+        all.push(packed.clone());
+        all.push(Scenario { reads: true, name: "packed, CloudWatch read", ..packed });
+    }
     for sidecars in [1, 10, 100, 1_000] {
         let windows = if sidecars < 1_000 { 30 } else { 90 };
         let phases = vec![
@@ -67,7 +82,10 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("quota halved", sidecars, 0.5, windows),
             phase("quota doubled", sidecars, 1.0, windows),
         ];
-        all.push(full("quota", phases));
+        all.push(full("quota", phases.clone()));
+        if sidecars > 1 {
+            all.push(Scenario { reads: true, ..full("quota, CloudWatch read", phases) });
+        }
     }
     for sidecars in [1, 10, 100] {
         let phases = vec![
@@ -76,7 +94,7 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("half leave", sidecars, 1.0, 30),
         ];
         all.push(full("fleet", phases.clone()));
-        all.push(Scenario { known: true, ..full("fleet, limits known", phases) });
+        all.push(Scenario { reads: true, ..full("fleet, CloudWatch read", phases) });
     }
     for sidecars in [1, 10] {
         let phases = vec![phase("start", sidecars, 1.0, 30), phase("as many join", 2 * sidecars, 1.0, 45)];
@@ -90,7 +108,10 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             phase("nothing is left for a minute", sidecars, 1e-6, 3),
             phase("all is back again", sidecars, 1.0, 15),
         ];
-        all.push(Scenario { demand: 0.8, ..scenario("pit", phases) });
+        all.push(Scenario { demand: 0.8, ..scenario("pit", phases.clone()) });
+        if sidecars > 1 {
+            all.push(Scenario { demand: 0.8, reads: true, ..scenario("pit, CloudWatch read", phases) });
+        }
     }
     for (name, refused, refused_requests) in REFUSED {
         let phases = vec![phase("", 1, 1.0, 35)];
@@ -102,9 +123,9 @@ fn scenarios(seed: u64) -> Vec<Scenario> {
             ..scenario(name, phases)
         });
     }
-    let huge = full("start with a full buffer", vec![phase("", 10_000, 1.0, 90)]);
+    let huge = full("start with a full buffer", vec![phase("", 10_000, 1.0, 180)]);
     all.push(huge.clone());
-    all.push(Scenario { known: true, name: "the same, limits known", ..huge });
+    all.push(Scenario { reads: true, name: "the same, CloudWatch read", ..huge });
     all
 }
 

@@ -15,7 +15,7 @@ use hydrant::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 use hydrant::local::quota::Quota;
 use hydrant::sender::backoff::Backoff;
 use hydrant::sender::gate::Gate;
-use hydrant::sender::pacer::Pacer;
+use hydrant::sender::pacer::{Pacer, Totals};
 use hydrant::sender::quota::{self, Limits};
 
 /// Bytes of a record.
@@ -29,6 +29,14 @@ const BUFFER: f64 = 32.0 * 1_048_576.0;
 /// Waits between attempts, as `retry.*` has them.
 const BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(100), max: Duration::from_secs(30), jitter: 0.3 };
+/// Time between two looks at CloudWatch, as `monitor.interval` has it, and the part by which one is early or late.
+const LOOK_EVERY: (f64, f64) = (60.0, 0.1);
+/// First looks are spread over this long.
+const FIRST_LOOK: f64 = 10.0;
+/// CloudWatch adds up minutes, and has the sums of one a minute after its end.
+const MINUTE: u64 = 60;
+/// The limits are read this seldom.
+const LIMITS_EVERY: Duration = Duration::from_secs(900);
 /// What is measured is cut into pieces of this length.
 pub const WINDOW: Duration = Duration::from_secs(20);
 /// A phase is steady in its last part, this long.
@@ -47,8 +55,10 @@ pub struct Scenario {
     pub demand: f64,
     /// Bytes that a sidecar holds when it starts.
     pub backlog: f64,
-    /// Whether the pollers know the limits.
-    pub known: bool,
+    /// Whether the sidecars read CloudWatch.
+    pub reads: bool,
+    /// Whether the records of a request go as one of Firehose's.
+    pub packed: bool,
     /// One after the other.
     pub phases: Vec<Phase>,
     /// The share of records that is throttled whatever is sent.
@@ -71,7 +81,8 @@ impl Scenario {
             uneven: false,
             demand: 3.0,
             backlog: 0.0,
-            known: false,
+            reads: false,
+            packed: false,
             phases: Vec::new(),
             refused: 0.0,
             refused_requests: 0.0,
@@ -200,10 +211,16 @@ struct Sidecar {
     /// When it looks again; what was planned before is void.
     wake: Option<Duration>,
     delivered: f64,
+    /// When the limits are read next.
+    limits_due: Duration,
+    /// Bytes a second, as read then.
+    limit: Option<f64>,
 }
 
 enum Event {
     Wake,
+    /// It looks at CloudWatch.
+    Look,
     /// A request reaches the service.
     Request {
         sent: Duration,
@@ -259,6 +276,26 @@ struct Fleet {
     planned: BinaryHeap<Reverse<Planned>>,
     number: u64,
     window: Window,
+    limits: Limits,
+    reads: bool,
+    packed: bool,
+    /// Of when it is looked at CloudWatch.
+    looks: fastrand::Rng,
+    /// What CloudWatch has, minute by minute.
+    minutes: Vec<Minute>,
+}
+
+/// Sums of a minute, as CloudWatch has them of the whole stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Minute {
+    /// `IncomingBytes`
+    bytes: f64,
+    /// `IncomingRecords`
+    records: f64,
+    /// `IncomingPutRequests`
+    requests: f64,
+    /// `ThrottledRecords`
+    throttled: f64,
 }
 
 /// Runs `scenario` and returns the windows of each phase.
@@ -295,8 +332,10 @@ impl Fleet {
         let share = scenario.quota as f64 / first as f64;
         let sidecars = (0..most).map(|number| {
             let factor = if scenario.uneven { [0.1, 0.5, 3.0, 10.0][number % 4] } else { scenario.demand };
+            let mut pacer = Pacer::default();
+            pacer.set_packed(scenario.packed);
             Sidecar {
-                pacer: Pacer::default(),
+                pacer,
                 quota: quota::Quota::default(),
                 gate: Gate::new(BACKOFF),
                 random: fastrand::Rng::with_seed(dice.u64(..)),
@@ -308,6 +347,8 @@ impl Fleet {
                 in_flight: 0,
                 wake: None,
                 delivered: 0.0,
+                limits_due: Duration::ZERO,
+                limit: None,
             }
         });
         let (sidecars, unlimited) = (sidecars.collect(), || Quota::new(None, None));
@@ -323,6 +364,11 @@ impl Fleet {
             planned,
             number: 0,
             window,
+            limits: Limits::default(),
+            reads: scenario.reads,
+            packed: scenario.packed,
+            looks: fastrand::Rng::with_seed(scenario.seed),
+            minutes: Vec::new(),
         }
     }
 
@@ -331,7 +377,7 @@ impl Fleet {
         let (bytes, requests) = quota(scenario, phase);
         self.bytes = Quota::new(Some(bytes), None);
         self.requests = Quota::new(None, Some(requests));
-        let limits = Limits { bytes: Some(bytes as f64), requests: Some(requests as f64), records: None };
+        self.limits = Limits { bytes: Some(bytes as f64), requests: Some(requests as f64), records: None };
         for number in 0..self.sidecars.len() {
             let sidecar = &mut self.sidecars[number];
             let works = number < phase.sidecars;
@@ -339,12 +385,10 @@ impl Fleet {
                 sidecar.held_at = now;
                 let wake = now + Duration::from_millis(10).mul_f64(sidecar.random.f64());
                 self.wake(number, wake);
+                let look = Duration::from_secs_f64(FIRST_LOOK).mul_f64(self.looks.f64());
+                self.plan(now + look, number, Event::Look);
             }
-            let sidecar = &mut self.sidecars[number];
-            sidecar.working = works;
-            if scenario.known {
-                sidecar.quota.handle_limits(limits, self.start + now);
-            }
+            self.sidecars[number].working = works;
         }
     }
 
@@ -359,7 +403,6 @@ impl Fleet {
         window.greedy = working().filter(|sidecar| sidecar.greedy).map(|sidecar| sidecar.delivered).collect();
         for sidecar in &mut self.sidecars {
             sidecar.delivered = 0.0;
-            sidecar.pacer.set_use(scenario.known.then_some(window.delivered / bytes as f64));
         }
         window
     }
@@ -372,6 +415,10 @@ impl Fleet {
             match event {
                 Event::Wake if self.sidecars[sidecar].wake == Some(at) => self.sidecars[sidecar].wake = None,
                 Event::Wake => continue,
+                Event::Look => {
+                    self.look(sidecar, at);
+                    continue;
+                }
                 Event::Request { sent, records } => {
                     self.serve(sidecar, sent, records, at);
                     continue;
@@ -399,6 +446,40 @@ impl Fleet {
         self.plan(at, sidecar, Event::Wake);
     }
 
+    /// Reads CloudWatch as the poller does: the limits now and then, and the last minute that is whole.
+    fn look(&mut self, number: usize, now: Duration) {
+        if !self.reads || !self.sidecars[number].working {
+            return;
+        }
+        let at = self.start + now;
+        let sidecar = &mut self.sidecars[number];
+        if now >= sidecar.limits_due {
+            sidecar.limits_due = now + LIMITS_EVERY;
+            sidecar.quota.handle_limits(self.limits, at);
+            sidecar.limit = self.limits.bytes;
+        }
+        let whole = (now.as_secs() / MINUTE).checked_sub(2);
+        let minute = whole.and_then(|minute| self.minutes.get(minute as usize));
+        let totals = minute.map_or_else(Totals::default, |minute| minute.totals(sidecar.limit));
+        sidecar.pacer.handle_totals(Some(totals), 1.0);
+        let (every, jitter) = LOOK_EVERY;
+        let next = every * (1.0 + jitter * (2.0 * self.looks.f64() - 1.0));
+        self.plan(now + Duration::from_secs_f64(next), number, Event::Look);
+    }
+
+    /// What CloudWatch counts of a request.
+    fn count(&mut self, delivered: usize, throttled: usize, now: Duration) {
+        let minute = (now.as_secs() / MINUTE) as usize;
+        if self.minutes.len() <= minute {
+            self.minutes.resize(minute + 1, Minute::default());
+        }
+        let minute = &mut self.minutes[minute];
+        minute.bytes += (delivered * RECORD) as f64;
+        minute.records += delivered as f64;
+        minute.requests += f64::from(u8::from(delivered > 0));
+        minute.throttled += throttled as f64;
+    }
+
     /// The service takes what the quota allows, record by record.
     fn serve(&mut self, sidecar: usize, sent: Duration, records: usize, now: Duration) {
         let dice = &mut self.sidecars[sidecar].random;
@@ -407,6 +488,7 @@ impl Fleet {
         let taken = |dice: &mut fastrand::Rng| self.refused == 0.0 || dice.f64() >= self.refused;
         let delivered = match whole {
             true => 0,
+            false if self.packed => records * usize::from(self.bytes.take(now, records * RECORD)),
             false => (0..records).filter(|_| taken(dice) && self.bytes.take(now, RECORD)).count(),
         };
         let throttled = records - delivered;
@@ -415,6 +497,7 @@ impl Fleet {
         self.window.records[0] += records as f64;
         self.window.records[1] += throttled as f64;
         self.sidecars[sidecar].delivered += (delivered * RECORD) as f64;
+        self.count(delivered, throttled, now);
         let at = now + self.half_a_round_trip(sidecar);
         self.plan(at, sidecar, Event::Answer { sent, delivered, throttled, whole });
     }
@@ -452,6 +535,16 @@ impl Fleet {
             sidecar.in_flight += 1;
             let at = now + self.half_a_round_trip(number);
             self.plan(at, number, Event::Request { sent: now, records });
+        }
+    }
+}
+
+impl Minute {
+    fn totals(&self, limit: Option<f64>) -> Totals {
+        Totals {
+            used: limit.map(|limit| self.bytes / MINUTE as f64 / limit),
+            carried: Some(self.bytes / self.requests.max(1.0)),
+            throttled: Some(self.throttled / (self.records + self.throttled).max(1.0)),
         }
     }
 }

@@ -144,6 +144,12 @@ impl Quota {
         timeout(wait, now)
     }
 
+    /// Bytes that are expected to be sent of one byte of records.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.ratio
+    }
+
     /// Bytes that are sent of so many.
     #[expect(
         clippy::cast_possible_truncation,

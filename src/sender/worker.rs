@@ -23,7 +23,7 @@ use super::compression::{self, CompressionError, Compressor};
 use super::dead_letter::{Letter, Store, StoreError};
 use super::fill::Fill;
 use super::gate::{Gate, Step};
-use super::pacer::Pacer;
+use super::pacer::{Pacer, Totals};
 use super::packing::{self, Decision};
 use super::quota::{self, Quota};
 use super::verdicts::{self, Verdicts};
@@ -42,6 +42,8 @@ use crate::telemetry::{now, wall_clock};
 const TURN: Duration = Duration::from_secs(1);
 /// How often the age of the oldest record is worked out while records are held.
 const AGE_EVERY: Duration = Duration::from_millis(200);
+/// What the poller has not renewed for this long says nothing of the present.
+const TOTALS_LAST: Duration = Duration::from_secs(900);
 /// Most chunks taken in one turn, so that a flood of them can't hold up answers.
 const CHUNKS_A_TURN: usize = 256;
 
@@ -306,7 +308,7 @@ impl<F: Firehose> Worker<F> {
         self.batcher.set_full(full, brisk);
     }
 
-    /// Keeps to the stream's limits, as far as the poller knows them, and notes how much of them is used.
+    /// Keeps to the stream's limits, as far as the poller knows them, and notes what all send to it.
     fn follow_limits(&mut self, at: Instant) {
         let stream = self.figures.stream();
         let limit = |reading| stream.reading(reading).map(|datapoint| datapoint.value);
@@ -315,10 +317,14 @@ impl<F: Firehose> Worker<F> {
             records: limit(Reading::RecordsPerSecondLimit),
             requests: limit(Reading::PutRequestsPerSecondLimit),
         };
-        let used = stream.quota_use().into_iter().flatten().reduce(f64::max);
+        let totals = stream.polled_at.filter(|polled| at < *polled + TOTALS_LAST).map(|_| Totals {
+            used: stream.quota_use().into_iter().flatten().reduce(f64::max),
+            carried: stream.mean_request(),
+            throttled: stream.throttled_share(),
+        });
         drop(stream);
         self.quota.handle_limits(limits, at);
-        self.pacer.set_use(used);
+        self.pacer.handle_totals(totals, self.quota.ratio());
     }
 
     /// Runs until every listener is gone and every record is settled, or until it is told to

@@ -196,6 +196,25 @@ impl Stream {
             (limit > 0.0).then(|| used / limit)
         })
     }
+
+    /// Bytes that a request of the last known minute carried on average, those of all producers.
+    #[must_use]
+    pub fn mean_request(&self) -> Option<f64> {
+        let (bytes, requests) =
+            (self.reading(Reading::IncomingBytes)?, self.reading(Reading::IncomingPutRequests)?);
+        (bytes.at == requests.at && requests.value > 0.0).then(|| bytes.value / requests.value)
+    }
+
+    /// The share of the records of the last known minute that was throttled, those of all producers. Where
+    /// there is no value for that minute none was.
+    #[must_use]
+    pub fn throttled_share(&self) -> Option<f64> {
+        let taken = self.reading(Reading::IncomingRecords)?;
+        let throttled = self.reading(Reading::ThrottledRecords).filter(|throttled| throttled.at == taken.at);
+        let throttled = throttled.map_or(0.0, |throttled| throttled.value);
+        let all = taken.value + throttled;
+        (all > 0.0).then(|| throttled / all)
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +234,23 @@ mod tests {
         read(Reading::IncomingRecords, 60.0);
         read(Reading::PutRequestsPerSecondLimit, 2000.0);
         assert_eq!(stream.quota_use(), [Some(0.5), None, None]);
+    }
+
+    #[test]
+    fn requests_and_what_is_throttled_are_those_of_one_minute() {
+        let mut stream = Stream::default();
+        let mut read = |reading, minute: u64, value| {
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(60 * minute);
+            stream.readings.insert(reading, Datapoint { at, value });
+            (stream.mean_request(), stream.throttled_share())
+        };
+        assert_eq!(read(Reading::IncomingBytes, 2, 6000.0), (None, None));
+        assert_eq!(read(Reading::IncomingPutRequests, 1, 10.0), (None, None));
+        assert_eq!(read(Reading::IncomingPutRequests, 2, 3.0), (Some(2000.0), None));
+        assert_eq!(read(Reading::IncomingRecords, 2, 90.0).1, Some(0.0));
+        assert_eq!(read(Reading::ThrottledRecords, 1, 10.0).1, Some(0.0));
+        assert_eq!(read(Reading::ThrottledRecords, 2, 10.0).1, Some(0.1));
+        assert_eq!(read(Reading::IncomingPutRequests, 2, 0.0).0, None);
     }
 
     #[test]

@@ -16,6 +16,8 @@
 //!   the share of throttled requests that is aimed at (`pace`). So every sidecar sees about that share
 //!   throttled, however many there are. A request carries what some fixed time brings, so the larger
 //!   share sends the larger requests, which the quota's edge hits more often: that makes shares equal.
+//! - Where the stream's totals are known, what a request of it carries on average tells the typical pace, to which all
+//!   are drawn (`fleet`).
 //! - Where a pace that has fallen far changes nothing of what is throttled, that is taken for a property of the
 //!   stream and no longer for a sign of its quota (`trial`).
 //!
@@ -23,12 +25,15 @@
 
 use std::time::{Duration, Instant};
 
+use self::fleet::Fleet;
+pub use self::fleet::Totals;
 use self::pace::Pace;
 use self::trial::{Taken, Trial};
 use super::bucket::{Bucket, timeout, whole};
 use crate::batcher::Size;
 use crate::limits::BILLED_UNIT_BYTES;
 
+mod fleet;
 mod pace;
 mod trial;
 
@@ -64,8 +69,6 @@ const FIRST_PART: f64 = 1.0 / 8.0;
 const BOTTOM: f64 = 4096.0;
 /// Clean requests in a row that make what was delivered meanwhile a rate that is known to be good.
 const GOOD_RUN: u32 = 16;
-/// A stream of whose quota so much is used throttles for want of it, whatever else might be the reason.
-const BUSY: f64 = 0.7;
 /// A pace that has neither cut nor held back for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -73,6 +76,7 @@ const FORGET: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Pacer {
     pace: Option<Pace>,
+    fleet: Fleet,
     trial: Trial,
     bucket: Option<Bucket>,
     /// Least bytes that a request carries, as requests throttled as a whole have raised it.
@@ -117,6 +121,7 @@ impl Default for Pacer {
     fn default() -> Self {
         Self {
             pace: None,
+            fleet: Fleet::default(),
             trial: Trial::default(),
             bucket: None,
             least: LEAST_CARRY,
@@ -139,11 +144,20 @@ impl Pacer {
     /// is billed for one.
     pub fn set_packed(&mut self, packed: bool) {
         self.packed = packed;
+        self.fleet.set_packed(packed);
     }
 
-    /// What part of the stream's quota all who send to it use, if that is known.
-    pub fn set_use(&mut self, used: Option<f64>) {
-        self.trial.set_busy(used.is_some_and(|used| used >= BUSY));
+    /// What is known of the stream's last minute, as often as it is looked at; `None` where CloudWatch is not read.
+    /// Of one byte here, `ratio` are sent.
+    pub fn handle_totals(&mut self, totals: Option<Totals>, ratio: f64) {
+        if self.fleet.handle_totals(totals, ratio) {
+            self.trial.set_busy(self.fleet.is_busy());
+            if self.fleet.anchor().is_some() {
+                // There are not too many requests any more, which who sends one in a minute takes hours to learn.
+                self.least = f64::midpoint(self.least, LEAST_CARRY);
+            }
+            self.draw();
+        }
     }
 
     /// A request of this size leaves.
@@ -153,6 +167,7 @@ impl Pacer {
         let Some(bucket) = &mut self.bucket else { return };
         if bucket.level(now) < bucket.burst {
             self.held_at = Some(now);
+            self.fleet.note_held(size.bytes as f64);
         }
         bucket.take(size.bytes as f64, now);
         // At the least pace a large record would be paid off for hours.
@@ -239,6 +254,7 @@ impl Pacer {
     /// Of an answer, `loss` was throttled.
     fn cut(&mut self, loss: f64, now: Instant) {
         self.run = 0;
+        self.fleet.note_loss(loss);
         match &mut self.pace {
             Some(pace) => pace.cut(loss),
             None => self.begin(now),
@@ -254,11 +270,20 @@ impl Pacer {
         let before = self.trial.before();
         let through = self.delivered.second_before(now).max(before.rate * (1.0 - before.loss()));
         let rate = through.max(before.rate * FIRST_PART).min(before.rate).max(BOTTOM);
-        self.pace = Some(Pace::new(rate, before.loss(), self.good));
+        let most = self.fleet.most();
+        self.pace = Some(Pace::new(rate.min(most), before.loss(), self.good.min(most)));
+        self.draw();
         self.set_rate(now);
         // Nothing was saved up while the pace was too high.
         if let Some(bucket) = &mut self.bucket {
             bucket.empty();
+        }
+    }
+
+    /// Tells the pace what it is drawn to.
+    fn draw(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.set_anchor(self.fleet.anchor(), self.fleet.is_doubtful(pace.rate));
         }
     }
 
@@ -287,7 +312,7 @@ impl Pacer {
     fn set_rate(&mut self, now: Instant) {
         let least = if self.packed { self.least.max(BILLED_UNIT_BYTES as f64) } else { self.least };
         self.bucket = self.pace.as_ref().map(|pace| {
-            let burst = 2.0 * usual_carry(pace.rate).max(least);
+            let burst = 2.0 * self.fleet.carry(pace.rate).max(least);
             match self.bucket.take() {
                 Some(mut old) => {
                     old.resize(pace.rate, burst, now);
@@ -297,11 +322,6 @@ impl Pacer {
             }
         });
     }
-}
-
-/// Bytes that a request carries at `rate` bytes a second.
-fn usual_carry(rate: f64) -> f64 {
-    rate * USUAL_TIME * (pace::USUAL_RATE / rate).sqrt().sqrt()
 }
 
 /// Bytes of the seconds as they come, from the first one on.

@@ -152,6 +152,126 @@ fn what_is_throttled_for_a_moment_or_in_part_makes_no_pace() {
     }
 }
 
+/// Totals of a minute in which a request carried as much, and of whose records this part was throttled.
+fn totals(carried: f64, throttled: f64) -> Option<Totals> {
+    Some(Totals { used: Some(1.0), carried: Some(carried), throttled: Some(throttled) })
+}
+
+/// A fleet that has seen one calm minute of requests that carry as much.
+fn told(carried: f64) -> Fleet {
+    let mut fleet = Fleet::default();
+    // Of a request of which something is throttled, 0.6 is, as long as nothing else is known.
+    assert!(fleet.handle_totals(totals(carried, 0.6 * pace::ANCHOR_AIM), 1.0));
+    fleet
+}
+
+// R-Q10
+#[test]
+fn what_a_request_of_the_stream_carries_tells_the_typical_pace() {
+    for rate in [500.0, 1_000.0, 10_000.0, 1e6] {
+        let carried = told(1.0).carry(rate);
+        let anchor = told(carried).anchor().expect("an anchor").rate;
+        assert!((anchor / rate - 1.0).abs() < 1e-6, "{anchor} of {rate}");
+        // Of two bytes here one is sent.
+        let mut fleet = Fleet::default();
+        fleet.handle_totals(totals(carried / 2.0, 0.6 * pace::ANCHOR_AIM), 0.5);
+        assert_eq!(fleet.anchor(), told(carried).anchor());
+    }
+}
+
+#[test]
+fn a_minute_of_overload_or_with_room_or_of_which_little_is_known_tells_nothing() {
+    let calm = totals(2_000.0, 0.006);
+    let unlike = |change: fn(&mut Totals)| {
+        calm.map(|mut totals| {
+            change(&mut totals);
+            totals
+        })
+    };
+    for other in [
+        None,
+        unlike(|totals| totals.carried = None),
+        unlike(|totals| totals.throttled = None),
+        unlike(|totals| totals.throttled = Some(0.5)),
+        unlike(|totals| totals.throttled = Some(f64::NAN)),
+        unlike(|totals| totals.carried = Some(0.0)),
+        unlike(|totals| totals.used = Some(0.5)),
+    ] {
+        let mut fleet = told(2_000.0);
+        assert!(fleet.handle_totals(other, 1.0) && fleet.anchor().is_none(), "{other:?}");
+        // The next minute that is calm does.
+        assert!(fleet.handle_totals(calm, 1.0) && fleet.anchor().is_some(), "{other:?}");
+        assert!(!fleet.handle_totals(calm, 1.0), "the same minute counts once");
+    }
+}
+
+#[test]
+fn the_anchor_follows_what_is_throttled_and_forgets_what_was_before() {
+    let after = |fleet: &mut Fleet, minutes: u32, throttled: f64| {
+        (0..minutes).for_each(|minute| {
+            fleet.handle_totals(totals(2_000.0 + f64::from(minute) / 1e6, throttled), 1.0);
+        });
+        fleet.anchor().expect("an anchor").rate
+    };
+    let typical = told(2_000.0).anchor().expect("an anchor").rate;
+    let (mut low, mut high) = (told(2_000.0), told(2_000.0));
+    let (least, most) = (after(&mut low, 100, 0.02), after(&mut high, 100, 0.0));
+    assert!(least > 0.2 * typical && least < 0.7 * typical, "{least} of {typical}");
+    assert!(most > 3.0 * typical && most < 8.0 * typical, "{most} of {typical}");
+    let (one, other) = (after(&mut low, 30, 0.003), after(&mut high, 30, 0.003));
+    assert!((one / other - 1.0).abs() < 0.05, "{one} and {other}");
+}
+
+// R-Q10
+#[test]
+fn paces_come_together_where_the_same_share_of_their_requests_is_throttled() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let anchor = told(told(1.0).carry(2_000.0)).anchor();
+    let mut ends = [300.0, 20_000.0].map(|rate| {
+        let mut pace = Pace::new(rate, 0.1, 0.0);
+        // It has settled where it is.
+        pace.set_anchor(anchor, true);
+        let all = (0..4_000).map(|_| {
+            if random.f64() < pace::ANCHOR_AIM {
+                pace.cut(0.6)
+            } else {
+                pace.grow()
+            }
+            pace.rate
+        });
+        all.skip(2_000).sum::<f64>() / 2_000.0
+    });
+    ends.sort_by(f64::total_cmp);
+    assert!(ends[0] > 1_500.0 && ends[1] < 2_600.0, "{ends:?}");
+}
+
+#[test]
+fn a_pace_that_has_not_settled_goes_to_the_anchor_unless_that_is_doubtful() {
+    let mut fleet = told(told(1.0).carry(2_000.0));
+    for (rate, expected) in [(100.0, 1_000.0), (3_000.0, 3_000.0), (1e6, 4_000.0)] {
+        let mut pace = Pace::new(rate, 0.9, 1e6);
+        pace.set_anchor(fleet.anchor(), fleet.is_doubtful(rate));
+        assert!((pace.rate - expected).abs() < 1.0, "{pace:?}");
+    }
+    // Its own requests carry as much as everyone's, which is more than its pace asks for.
+    (0..50).for_each(|_| fleet.note_held(told(1.0).carry(2_000.0)));
+    assert!(fleet.is_doubtful(100.0) && !fleet.is_doubtful(2_000.0));
+}
+
+#[test]
+fn who_comes_to_a_fleet_begins_no_higher_than_twice_the_typical_pace() {
+    let (mut pacer, mut now, mut random) = (Pacer::default(), start(), fastrand::Rng::with_seed(1));
+    pacer.handle_totals(totals(told(1.0).carry(2_000.0), 0.006), 1.0);
+    // An overload takes that from nobody.
+    pacer.handle_totals(totals(2_000.0, 0.5), 1.0);
+    while pacer.pace().is_none() {
+        pacer.handle_sent(size(150_000), now, &mut random);
+        now += FIRST.2 / FIRST.1;
+        pacer.handle_answer(75_000, 75_000, now - ROUND_TRIP, now);
+    }
+    assert!(pacer.pace() < Some(4_001.0), "{pacer:?}");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u64),
@@ -278,7 +398,7 @@ proptest! {
 
     #[test]
     fn no_size_and_no_order_of_times_upsets_it(
-        steps in prop::collection::vec((0..4, any::<u32>(), any::<usize>(), any::<usize>()), 1..200),
+        steps in prop::collection::vec((0..5, any::<u32>(), any::<usize>(), any::<usize>()), 1..200),
     ) {
         let (base, mut random) = (start(), fastrand::Rng::with_seed(3));
         let mut pacer = Pacer::default();
@@ -288,6 +408,11 @@ proptest! {
                 0 => pacer.set_packed(one % 2 == 0),
                 1 => pacer.handle_sent(Size { records: 1, bytes: one >> 2 }, now, &mut random),
                 2 => pacer.handle_answer(one >> 2, other >> 2, base, now),
+                3 => {
+                    let [used, carried, throttled] =
+                        [one, other, one ^ other].map(|bits| Some(f64::from_bits(bits as u64)));
+                    pacer.handle_totals(Some(Totals { used, carried, throttled }), f64::from(millis));
+                }
                 _ => pacer.handle_throttled(one >> 2, now, now),
             }
             prop_assert!(pacer.poll_room(now).bytes > 0);
