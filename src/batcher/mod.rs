@@ -212,10 +212,6 @@ pub struct Batcher {
     limits: Limits,
     /// Bytes that a batch is full at, within the limits.
     full: usize,
-    /// Bytes that one is full at, and carries at most, while it is crowded.
-    brisk: usize,
-    /// More came than filled a batch and a half, and half a batch has not been left of it yet.
-    crowded: bool,
     packing: Option<Packing>,
     /// Batches that go as they are: the halves of one that was refused.
     fixed: VecDeque<Batch>,
@@ -248,8 +244,6 @@ impl Batcher {
         Self {
             limits,
             full: limits.bytes,
-            brisk: limits.bytes,
-            crowded: false,
             packing: None,
             fixed: VecDeque::new(),
             again: VecDeque::new(),
@@ -267,16 +261,9 @@ impl Batcher {
         self.limits.linger = linger;
     }
 
-    /// Lets a batch be full at `full` bytes from now on; at `brisk`, and carry no more, from when half as many again
-    /// are there until half of them are left. Both within the limits.
-    pub fn set_full(&mut self, full: usize, brisk: usize) {
-        (self.full, self.brisk) = (full.min(self.limits.bytes), brisk.min(self.limits.bytes));
-    }
-
-    /// What a batch is full at, and carries at most, with `ready` bytes there.
-    fn full_at(&mut self, ready: usize) -> usize {
-        self.crowded = if self.crowded { ready >= self.full / 2 } else { ready >= self.full / 2 * 3 };
-        if self.crowded { self.brisk } else { self.full }
+    /// Lets a batch be full at `bytes`, and carry no more, from now on, within the limits.
+    pub fn set_full(&mut self, bytes: usize) {
+        self.full = bytes.min(self.limits.bytes);
     }
 
     /// Packs what leaves from now on as `packing` says, or not at all.
@@ -381,14 +368,13 @@ impl Batcher {
         if self.waiting_portions < MAX_WAITING_PORTIONS {
             size += self.sizes.fresh;
         }
-        let bytes = self.full_at(size.bytes);
-        let full = size.records >= self.most_records(self.limits.records) || size.bytes >= bytes;
+        let full = size.records >= self.most_records(self.limits.records) || size.bytes >= self.full;
         let ready = full
             || !self.again.is_empty()
             || self.flush > 0
             || self.linger_deadline().is_some_and(|deadline| deadline <= now);
         // A record above the byte limit goes alone, so the limit alone would say too little.
-        let largest = bytes.min(most.bytes).max(self.first_record_bytes());
+        let largest = self.full.min(most.bytes).max(self.first_record_bytes());
         (ready && size.records > 0).then_some(Size {
             records: size.records.min(self.limits.records).min(most.records.max(1)),
             bytes: size.bytes.min(largest),
@@ -409,7 +395,7 @@ impl Batcher {
             return Some(batch);
         }
         let entries = self.limits.records.min(most.records.max(1));
-        let bytes = if self.crowded { self.brisk } else { self.full }.min(most.bytes);
+        let bytes = self.full.min(most.bytes);
         let most = Limits { records: self.most_records(entries), bytes, ..self.limits };
         let mut portions = Vec::new();
         let mut size = Size::default();

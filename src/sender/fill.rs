@@ -1,54 +1,77 @@
 //! How many bytes a request carries: pure.
 //!
-//! Packing pays with any number of them. Where there is time, a packed request is full at three of Firehose's largest records: fewer
-//! requests take less processor time, and what gathers for one takes memory. While more than that waits it is the
-//! processor that is short, and a request, packed or not, carries a sixth of that: what is encoded, hashed and sent of 500 KiB
-//! stays in the cache of a core, of 4 MiB it does not, which takes a tenth more of its time.
+//! Packing pays with any number of them. Where there is time, a packed request is full at three of Firehose's largest
+//! records: fewer requests take less processor time, since each that comes alone finds the caches cold, and what gathers
+//! for one takes memory. Where the processor has hardly any time left, a request, packed or not, carries a sixth of that:
+//! what is encoded, hashed and sent of 500 KiB stays in the cache of a core, of 4 MiB it does not, which takes a tenth
+//! more of its time.
 //!
 //! Small requests need more round trips, and only so many are under way at once. So where answers take long, requests
 //! are larger.
 //!
 //! Not where records are compressed: there what leaves is smaller, and larger members are smaller by more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// What a request is full at where there is time: three of Firehose's largest records.
+/// What a packed request is full at where there is time: three of Firehose's largest records.
 const FULL_BYTES: usize = 3 * limits::MAX_RECORD_BYTES;
-/// What one carries at most while more waits: a hundred times the 5 KiB to which Firehose rounds up what it bills, so
+/// What one is full at where there is none: a hundred times the 5 KiB to which Firehose rounds up what it bills, so
 /// that nearly nothing is billed for nothing.
 const BRISK_BYTES: usize = 100 * 5 * 1024;
+/// From so many bytes a second on there is no time, and below the second there is again. A core takes 500 to 800 MB/s.
+const BRISK_RATES: (f64, f64) = (256.0 * MIB, 160.0 * MIB);
+/// The time over which that is counted.
+const SPAN: Duration = Duration::from_millis(50);
 /// Bytes a second for which there is always room: all requests that may be under way carry as much in the time that
 /// an answer takes. A stream's default quota is 1 or 5 MiB/s.
 /// Source: <https://docs.aws.amazon.com/firehose/latest/dev/limits.html>
-const RATE: f64 = 128.0 * 1024.0 * 1024.0;
+const RATE: f64 = 128.0 * MIB;
 /// Weight of the newest answer in the time that answers take.
 const WEIGHT: f64 = 0.125;
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fill {
     /// How long answers take, in seconds.
     took: f64,
+    /// Bytes sent of late, and when the last were.
+    sent: f64,
+    at: Option<Instant>,
+    brisk: bool,
 }
 
 impl Fill {
+    /// A request of `bytes` leaves.
+    pub fn handle_sent(&mut self, bytes: usize, now: Instant) {
+        let since = self.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        self.sent = self.sent * (-since.as_secs_f64() / SPAN.as_secs_f64()).exp() + bytes as f64;
+        self.at = Some(now);
+        let rate = self.sent / SPAN.as_secs_f64();
+        self.brisk = rate >= if self.brisk { BRISK_RATES.1 } else { BRISK_RATES.0 };
+    }
+
     /// A request was answered after `took`.
     pub fn handle_answer(&mut self, took: Duration) {
         self.took += WEIGHT * (took.as_secs_f64() - self.took);
     }
 
-    /// What a request is full at, and what one carries at most while more waits; `in_flight` may be under way at once.
+    /// What a request is full at, of which `in_flight` may be under way at once.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "not negative, and a number too large becomes the largest"
     )]
-    pub fn bytes(&self, in_flight: usize) -> (usize, usize) {
+    pub fn bytes(&self, packed: bool, in_flight: usize) -> usize {
         let least = (RATE * self.took / in_flight.max(1) as f64) as usize;
-        (least.max(FULL_BYTES), least.max(BRISK_BYTES))
+        match (self.brisk, packed) {
+            (true, _) => least.max(BRISK_BYTES),
+            (false, true) => least.max(FULL_BYTES),
+            (false, false) => usize::MAX,
+        }
     }
 }
 
@@ -56,27 +79,53 @@ impl Fill {
 mod tests {
     use super::*;
 
-    fn after(answers: usize, took: Duration, in_flight: usize) -> (usize, usize) {
-        let mut fill = Fill::default();
-        (0..answers).for_each(|_| fill.handle_answer(took));
-        fill.bytes(in_flight)
+    #[expect(clippy::disallowed_methods, reason = "an Instant can't be made up from nothing")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// After requests of `bytes` each, one every `millis`.
+    fn sent(fill: &mut Fill, from: Instant, bytes: usize, millis: u64) -> Instant {
+        let times = (1..=1000).map(|number| from + Duration::from_millis(number * millis));
+        times.fold(from, |_, at| {
+            fill.handle_sent(bytes, at);
+            at
+        })
     }
 
     // R-B2
     #[test]
-    fn a_request_carries_little_while_answers_are_quick_and_more_where_they_are_not() {
-        let quick = (FULL_BYTES, BRISK_BYTES);
-        let after = |answers, millis, in_flight| after(answers, Duration::from_millis(millis), in_flight);
-        assert_eq!([after(0, 0, 8), after(100, 30, 8)], [quick, quick]);
-        let (full, brisk) = after(100, 60, 8);
-        assert_eq!(full, FULL_BYTES);
+    fn a_request_carries_little_where_there_is_no_time() {
+        let (mut fill, now) = (Fill::default(), start());
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX]);
+        let now = sent(&mut fill, now, FULL_BYTES, 20);
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX], "150 MB/s");
+        let now = sent(&mut fill, now, FULL_BYTES, 7);
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [BRISK_BYTES; 2], "440 MB/s");
+        let now = sent(&mut fill, now, BRISK_BYTES, 2);
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [BRISK_BYTES; 2], "250 MB/s");
+        sent(&mut fill, now, BRISK_BYTES, 5);
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX], "100 MB/s");
+    }
+
+    // R-B2
+    #[test]
+    fn a_request_carries_more_where_answers_take_long() {
+        let after = |answers, millis, in_flight| {
+            let mut fill = Fill { brisk: true, ..Fill::default() };
+            (0..answers).for_each(|_| fill.handle_answer(Duration::from_millis(millis)));
+            (fill.bytes(true, in_flight), Fill { brisk: false, ..fill }.bytes(true, in_flight))
+        };
+        assert_eq!([after(0, 0, 8), after(100, 30, 8)], [(BRISK_BYTES, FULL_BYTES); 2]);
+        let (brisk, full) = after(100, 60, 8);
         assert!(
             (1_000_000..1_010_000).contains(&brisk),
             "128 MiB/s for 60 ms, an eighth of it each: {brisk}"
         );
+        assert_eq!(full, FULL_BYTES);
         let slow = after(100, 250, 8);
         assert!(slow.0 == slow.1 && (4_190_000..4_194_304).contains(&slow.0), "{slow:?}");
-        assert_eq!(after(1, 250, 8).0, FULL_BYTES, "one slow answer is not all");
+        assert_eq!(after(1, 250, 8).1, FULL_BYTES, "one slow answer is not all");
         assert_eq!(after(100, 250, 4).0 / 2, slow.0, "half as many carry twice as much");
         assert!(after(100, u64::MAX, 0).0 > slow.0);
     }

@@ -303,9 +303,7 @@ impl<F: Firehose> Worker<F> {
             return;
         }
         let packed = self.packing.as_ref().is_some_and(|decision| decision.packing.is_some());
-        let (full, brisk) = self.fill.bytes(self.settings.max_in_flight);
-        let full = if packed { full } else { usize::MAX };
-        self.batcher.set_full(full, brisk);
+        self.batcher.set_full(self.fill.bytes(packed, self.settings.max_in_flight));
     }
 
     /// Keeps to the stream's limits, as far as the poller knows them, and notes what all send to it.
@@ -431,6 +429,8 @@ impl<F: Firehose> Worker<F> {
         self.bodies += body;
         let taken = self.quota.handle_sent(Size { records: batch.entries(), ..batch.size }, sent);
         self.pacer.handle_sent(batch.size, sent, &mut self.random);
+        self.fill.handle_sent(batch.size.bytes, sent);
+        self.size_requests();
         self.flights.push(Flight { id, batch, operation, sent, requested: sent, body, taken, members: None });
         match (&self.compressor, self.settings.aggregate.compression) {
             (Some(compressor), Some(compression)) => {
