@@ -1,5 +1,6 @@
 //! What several rooms keep together.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -104,4 +105,78 @@ async fn no_more_is_sent_than_a_killed_daemon_may_send_twice_until_its_fate_is_w
     assert_eq!(left, Count::default());
     assert_eq!(firehose.0.load(Ordering::Relaxed), 500);
     assert_eq!(ledger.columns().delivered.records, 500);
+}
+
+/// Takes everything, after so long, and notes the bytes of each request.
+struct Noting {
+    takes: Duration,
+    bytes: Mutex<Vec<usize>>,
+}
+
+impl Firehose for Noting {
+    async fn put(&self, put: Put) -> Result<Answer, PutError> {
+        self.bytes.lock().unwrap().push(put.entries().map(|entry| entry.bytes()).sum());
+        tokio::time::sleep(self.takes).await;
+        Ok(Answer::default())
+    }
+}
+
+/// The bytes of the requests, packed, in which 48 MB go that are all there at once, where an answer takes so long.
+async fn requests_of_48_mb(takes: Duration, max_in_flight: usize) -> Vec<usize> {
+    const RECORD: usize = 1000;
+    let ledger = Arc::new(Ledger::default());
+    let figures = Arc::new(Figures::new(Arc::clone(&ledger), now()));
+    let (intake, outlet) = buffer::channel(Budget::new(1 << 20), OnFull::Block, Arc::clone(&ledger));
+    let (chunks, receiver) = async_channel::bounded(1000);
+    for _ in 0..750 {
+        ledger.received(Count { records: 64, bytes: 64 * RECORD as u64 });
+        let ends = (1..=64).map(|record| record * 1000).collect();
+        let chunk = Chunk::new(Bytes::from_static(&[b'x'; 64 * RECORD]), ends, now(), Reservation::none());
+        chunks.send(chunk).await.unwrap();
+    }
+    let single = single_records();
+    let settings = Settings {
+        limits: Limits {
+            records: MAX_BATCH_RECORDS,
+            bytes: MAX_BATCH_BYTES,
+            linger: Duration::from_secs(3600),
+        },
+        max_in_flight,
+        bodies: 1 << 30,
+        aggregate: AggregateConfig {
+            mode: AggregateMode::On,
+            max_record: MAX_RECORD_BYTES,
+            ..single.aggregate
+        },
+        ..single
+    };
+    let firehose = Arc::new(Noting { takes, bytes: Mutex::default() });
+    let outlet = Outlet { chunks: receiver, ..outlet };
+    let worker = Worker::new(Arc::clone(&firehose), settings, outlet, Control::default(), None, figures);
+    drop((intake, chunks));
+    assert_eq!(worker.run().await, Count::default());
+    let bytes = std::mem::take(&mut *firehose.bytes.lock().unwrap());
+    assert_eq!(bytes.iter().sum::<usize>(), 750 * 64 * RECORD);
+    bytes
+}
+
+// R-B2
+#[tokio::test(start_paused = true)]
+async fn at_full_speed_requests_carry_500_kib_once_it_is_seen() {
+    // Made-up time stands while there is something to do: no speed is higher.
+    let bytes = requests_of_48_mb(Duration::from_millis(1), MAX_IN_FLIGHT).await;
+    let (first, others) = bytes.split_at(5);
+    assert!(first.iter().all(|bytes| *bytes == 3_072_000), "{bytes:?}");
+    assert!(others.len() > 60 && others.iter().all(|bytes| *bytes <= 512_000), "{bytes:?}");
+}
+
+// R-B2
+#[tokio::test(start_paused = true)]
+async fn requests_carry_all_they_may_where_answers_take_long() {
+    let bytes = requests_of_48_mb(Duration::from_secs(1), 1).await;
+    let (first, others) = bytes.split_first().unwrap();
+    assert_eq!(*first, 3_072_000, "{bytes:?}");
+    let (last, others) = others.split_last().unwrap();
+    assert!(others.iter().all(|bytes| (4_193_305..=4_194_304).contains(bytes)), "{bytes:?}");
+    assert!(*last <= 4_194_304);
 }

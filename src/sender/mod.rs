@@ -1,10 +1,9 @@
 //! Sends batches and settles every record of them.
 //!
-//! Pure: [`backoff`] (how long to wait), [`compression`] (members of compressed files), [`fill`] (how much a
-//! packed request carries), [`gate`] (whether
-//! the stream may be sent to at all), [`pacer`] (how much of its quota is ours),
-//! [`packing`] (whether records may be packed for it), [`quota`] (how much of its quota is left; both count by a `bucket`) and
-//! [`verdicts`] (what becomes of each record of an answer). Shells:
+//! Pure: [`backoff`] (how long to wait), [`compression`] (members of compressed files), [`fill`] (how much a request
+//! carries), [`gate`] (whether the stream may be sent to at all), [`pacer`] (how much of its quota is ours),
+//! [`packing`] (whether records may be packed for it), [`quota`] (how much of its quota is left; both count
+//! by a `bucket`) and [`verdicts`] (what becomes of each record of an answer). Shells:
 //! [`worker`], the flush task that owns all state of a delivery stream (with `voice`, its words in the
 //! log), and [`dead_letter`], the store on disk.
 
