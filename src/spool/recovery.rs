@@ -185,7 +185,7 @@ pub fn survey<S: Storage>(storage: &S) -> Result<Survey, OpenError> {
         let name = segment_name(number);
         let foreign = header.is_some_and(|header| survey.identity != Some(header.spool));
         if foreign {
-            survey.left_alone += bytes;
+            survey.left_alone += length;
             survey.unusable.push((name, Unusable::Foreign));
             continue;
         }

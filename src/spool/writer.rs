@@ -57,7 +57,7 @@ impl Options {
     }
 }
 
-/// Most frames that one call writes, and most bytes of more than one.
+/// Most frames that one call writes, and most bytes of more than one: larger writes gain nothing in a plain file.
 const FRAMES_A_WRITE: usize = 256;
 /// See [`FRAMES_A_WRITE`].
 const BYTES_A_WRITE: u64 = 256 * 1024;

@@ -88,8 +88,8 @@ pub(super) struct Fleet {
     /// Bytes that requests carry here where the pace held them back, and those of the stream.
     carried: f64,
     all: f64,
-    /// What a request carries: [`CARRY`] or [`PACKED_CARRY`].
-    function: (f64, f64),
+    /// Several records go as one of Firehose's.
+    packed: bool,
 }
 
 impl Default for Fleet {
@@ -103,7 +103,7 @@ impl Default for Fleet {
             depth: DEPTH,
             carried: 0.0,
             all: 0.0,
-            function: CARRY,
+            packed: false,
         }
     }
 }
@@ -111,7 +111,17 @@ impl Default for Fleet {
 impl Fleet {
     /// Whether several records go as one of Firehose's.
     pub(super) fn set_packed(&mut self, packed: bool) {
-        self.function = if packed { PACKED_CARRY } else { CARRY };
+        self.packed = packed;
+    }
+
+    /// The same.
+    pub(super) fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// What tells the pace by what a request carries.
+    fn function(&self) -> (f64, f64) {
+        if self.packed { PACKED_CARRY } else { CARRY }
     }
 
     /// The totals, as often as they are looked at; of one byte here, `ratio` are sent. Returns whether they are new.
@@ -138,7 +148,7 @@ impl Fleet {
         let wanted = (ANCHOR_AIM / hits.max(LEAST_HITS)).ln() / ANCHOR_POWER;
         let weight = if wanted > 0.0 { OFFSET_WEIGHT.0 } else { OFFSET_WEIGHT.1 };
         self.offset += weight * (OFFSET_GAIN * wanted - self.offset);
-        let (time, power) = self.function;
+        let (time, power) = self.function();
         let typical = USUAL_RATE * (self.all / (time * USUAL_RATE)).powf(1.0 / power);
         let rate = (typical * self.offset.exp()).clamp(LEAST_RATE, MOST_RATE);
         self.calm = rate;
@@ -158,13 +168,16 @@ impl Fleet {
 
     /// Bytes that a request carries at `rate` bytes a second.
     pub(super) fn carry(&self, rate: f64) -> f64 {
-        let relative = rate / USUAL_RATE;
-        if self.totals.is_some() { self.told(rate) } else { rate * USUAL_TIME / relative.sqrt().sqrt() }
+        if self.totals.is_some() {
+            self.told(rate)
+        } else {
+            rate * USUAL_TIME / (rate / USUAL_RATE).sqrt().sqrt()
+        }
     }
 
     /// The same where the totals are known.
     fn told(&self, rate: f64) -> f64 {
-        let (time, power) = self.function;
+        let (time, power) = self.function();
         time * USUAL_RATE * (rate / USUAL_RATE).powf(power)
     }
 

@@ -81,8 +81,6 @@ pub struct Pacer {
     bucket: Option<Bucket>,
     /// Least bytes that a request carries, as requests throttled as a whole have raised it.
     least: f64,
-    /// Records are packed: less than what is billed at least is not worth a record.
-    packed: bool,
     /// How much of what a request usually carries the next one waits for, 0.5 to 1.5: drawn anew for
     /// each, so that sidecars that start at once don't go on in step.
     share: f64,
@@ -125,7 +123,6 @@ impl Default for Pacer {
             trial: Trial::default(),
             bucket: None,
             least: LEAST_CARRY,
-            packed: false,
             share: 1.0,
             cut_at: None,
             held_at: None,
@@ -143,7 +140,6 @@ impl Pacer {
     /// Whether several records go as one of Firehose's from now on. Then a request carries no less than
     /// is billed for one.
     pub fn set_packed(&mut self, packed: bool) {
-        self.packed = packed;
         self.fleet.set_packed(packed);
     }
 
@@ -310,7 +306,9 @@ impl Pacer {
 
     /// Brings the bucket up to date with the pace.
     fn set_rate(&mut self, now: Instant) {
-        let least = if self.packed { self.least.max(BILLED_UNIT_BYTES as f64) } else { self.least };
+        // Less than what is billed at least is not worth a record.
+        let least =
+            if self.fleet.is_packed() { self.least.max(BILLED_UNIT_BYTES as f64) } else { self.least };
         self.bucket = self.pace.as_ref().map(|pace| {
             let burst = 2.0 * self.fleet.carry(pace.rate).max(least);
             match self.bucket.take() {
