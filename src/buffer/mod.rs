@@ -82,6 +82,8 @@ pub struct Intake {
     on_full: OnFull,
     pressure: Arc<Pressure>,
     refuses: CancellationToken,
+    /// Nothing further on drops what is accepted: it is received once it is handed over.
+    keeps: bool,
     /// Where chunks go instead, record by record.
     router: Option<Arc<Router>>,
     /// Those of other streams, for producers that name one.
@@ -123,7 +125,7 @@ impl Intake {
         let pressure = Arc::new(Pressure::new(budget.clone()));
         let refuses = CancellationToken::new();
         let (router, named) = (None, Arc::default());
-        Self { chunks, budget, partials, ledger, on_full, pressure, refuses, router, named }
+        Self { chunks, budget, partials, ledger, on_full, pressure, refuses, keeps: true, router, named }
     }
 
     /// One whose chunks go by `router`, read into `budget`, which is nobody else's. What there is no room for is
@@ -202,9 +204,11 @@ impl Intake {
         self.pass_on(chunk).await;
     }
 
-    /// Passes on a chunk that is counted as received, and tells its producer so.
+    /// Passes on a chunk that is counted as received, and tells its producer so, unless it may yet be dropped for
+    /// want of room.
     async fn pass_on(&self, chunk: Chunk) {
-        let (records, claim) = (chunk.records(), chunk.claim(Level::Received).cloned());
+        let (records, claim) =
+            (chunk.records(), chunk.claim(Level::Received).filter(|_| self.keeps).cloned());
         match self.chunks.send(chunk).await {
             Ok(()) => claim.iter().for_each(|claim| claim.reached(records)),
             // The flush task is gone, which only a second signal brings about.

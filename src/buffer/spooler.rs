@@ -132,7 +132,8 @@ impl<S: Storage> Spooled<S> {
         ledger.recovered(kept);
         let (sender, chunks) = async_channel::bounded(CHANNEL_CHUNKS);
         let (onward, outward) = async_channel::bounded(CHANNEL_CHUNKS);
-        let intake = Intake::new(sender, budget.clone(), on_full, Arc::clone(&ledger));
+        let keeps = on_full != OnFull::DropNewest;
+        let intake = Intake { keeps, ..Intake::new(sender, budget.clone(), on_full, Arc::clone(&ledger)) };
         let settlements = Arc::new(Settlements::default());
         let account = Account::new(Arc::clone(&ledger), Some(Arc::clone(&settlements)));
         let pressure = Arc::clone(&intake.pressure);
@@ -383,6 +384,7 @@ impl<S: Storage> Spooler<S> {
             if self.failed {
                 // Received but not durable, and not called so: it is sent from memory.
                 for chunk in std::mem::take(&mut self.pending) {
+                    self.tell_kept(&chunk);
                     self.send(chunk).await;
                 }
                 break;
@@ -411,6 +413,7 @@ impl<S: Storage> Spooler<S> {
                     }
                     self.fail(&error);
                     self.send_ready().await;
+                    self.tell_kept(&chunk);
                     self.send(chunk).await;
                 }
             }
@@ -421,6 +424,7 @@ impl<S: Storage> Spooler<S> {
     /// Takes note of a chunk that the spool has.
     fn appended(&mut self, chunk: Chunk, appended: Appended, at: Instant) {
         self.kept += count(&chunk);
+        self.tell_kept(&chunk);
         if let Some(claim) = chunk.claim(Level::Durable) {
             self.unsynced.push((claim.clone(), chunk.records() as u64));
         }
@@ -431,6 +435,15 @@ impl<S: Storage> Spooler<S> {
             self.pace.begin(at);
         }
         self.ready.push_back((chunk.with_sequence(appended.sequences.start), appended));
+    }
+
+    /// Tells the producer of a chunk that might have been dropped for want of room that it is received.
+    fn tell_kept(&self, chunk: &Chunk) {
+        if self.on_full == OnFull::DropNewest
+            && let Some(claim) = chunk.claim(Level::Received)
+        {
+            claim.reached(chunk.records());
+        }
     }
 
     fn drop_newest(&mut self, chunk: &Chunk) {

@@ -142,16 +142,16 @@ impl Storage for Shared {
     }
 }
 
-/// A producer that remembers which of its records are durable.
+/// A producer that remembers which of its records have reached their level.
 #[derive(Debug, Default)]
 struct Producer {
-    durable: Mutex<Vec<u64>>,
+    reached: Mutex<Vec<u64>>,
     told: Notify,
 }
 
 impl Origin for Producer {
     fn reached(&self, first: u64, records: u64) {
-        self.durable.lock().unwrap().extend(first..first + records);
+        self.reached.lock().unwrap().extend(first..first + records);
         self.told.notify_one();
     }
 }
@@ -201,13 +201,23 @@ impl Bench {
         Self { disk, intake, outlet, ledger, figures, abort, budget, thread }
     }
 
-    /// Hands a record of its own chunk over, `number` of `producer`.
+    /// Hands a record of its own chunk over, `number` of `producer`, who is to be told when it is durable.
     async fn accept(&self, producer: &Arc<Producer>, number: u64) {
+        self.accept_for(producer, number, Level::Durable).await;
+    }
+
+    async fn accept_for(&self, producer: &Arc<Producer>, number: u64, level: Level) {
         let data = format!("{number:0>999}\n");
         let hold = self.budget.reserve(data.len() + CHUNK_OVERHEAD_BYTES).await;
-        let claim = Claim { origin: Arc::clone(producer) as _, level: Level::Durable, first: number };
+        let claim = Claim { origin: Arc::clone(producer) as _, level, first: number };
         let chunk = Chunk::new(Bytes::from(data), Box::from([1000]), now(), hold);
         self.intake.accept(chunk.with_claim(Some(claim))).await;
+    }
+
+    /// Records for which there was no room.
+    fn dropped(&self) -> usize {
+        let columns = self.ledger.columns();
+        usize::try_from(columns.dropped[DropReason::BufferFull as usize].records).unwrap()
     }
 
     fn condition(&self) -> SpoolCondition {
@@ -257,11 +267,11 @@ async fn one_sync_covers_all_that_came_during_the_last_from_however_many_connect
         for (number, producer) in (1..=40).zip(producers.iter().cycle()) {
             bench.accept(producer, number).await;
         }
-        assert!(producers.iter().all(|producer| producer.durable.lock().unwrap().is_empty()));
+        assert!(producers.iter().all(|producer| producer.reached.lock().unwrap().is_empty()));
         let before = bench.disk.made(Call::Sync);
         bench.disk.set_stalled(false);
         let durable =
-            || producers.iter().map(|producer| producer.durable.lock().unwrap().len()).sum::<usize>();
+            || producers.iter().map(|producer| producer.reached.lock().unwrap().len()).sum::<usize>();
         patiently(async {
             while durable() < 41 {
                 tokio::task::yield_now().await;
@@ -297,7 +307,7 @@ async fn after_a_failed_sync_nothing_is_called_durable_and_nothing_more_is_taken
         sent.iter().flat_map(|span| span.iter().map(number).collect::<Vec<_>>()).collect::<Vec<_>>(),
         [0, 1, 2]
     );
-    assert_eq!(*producer.durable.lock().unwrap(), [0]);
+    assert_eq!(*producer.reached.lock().unwrap(), [0]);
     assert_eq!(bench.disk.made(Call::Sync), 2, "a failed sync is never tried again");
     assert_eq!(bench.condition(), SpoolCondition::Failed);
 }
@@ -314,14 +324,41 @@ async fn a_disk_that_is_full_for_a_while_holds_records_up_and_loses_none() {
             bench.accept(&producer, number).await;
         }
         patiently(async {
-            while producer.durable.lock().unwrap().len() < 20 {
+            while producer.reached.lock().unwrap().len() < 20 {
                 producer.told.notified().await;
             }
         })
         .await;
-        assert_eq!(*producer.durable.lock().unwrap(), (0..20).collect::<Vec<_>>());
+        assert_eq!(*producer.reached.lock().unwrap(), (0..20).collect::<Vec<_>>());
         assert_eq!(bench.disk.state.lock().unwrap().failed, 3);
         assert_eq!(left_in(directory.path()), (0..20).collect::<Vec<_>>());
+    }
+}
+
+// R-P12
+#[tokio::test]
+async fn what_a_full_spool_drops_is_never_told_to_be_received() {
+    for errno in [Errno::NOSPC, Errno::IO] {
+        let directory = tempfile::tempdir().unwrap();
+        let fault = Fault { call: Call::Write, after: 2, times: 1, errno };
+        let bench = Bench::new(directory.path(), OnFull::DropNewest, Some(fault));
+        let producer = Arc::new(Producer::default());
+        let mut sent = Vec::new();
+        for number in 0..10 {
+            bench.accept_for(&producer, number, Level::Received).await;
+            patiently(async {
+                // It goes on or is dropped.
+                while (sent.len() + bench.dropped()) as u64 == number {
+                    match bench.outlet.chunks.try_recv() {
+                        Ok(chunk) => sent.extend(span(chunk).iter().map(self::number)),
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            })
+            .await;
+        }
+        assert_eq!(sent.len(), if errno == Errno::NOSPC { 9 } else { 10 }, "{errno}");
+        assert_eq!(*producer.reached.lock().unwrap(), sent, "{errno}");
     }
 }
 
@@ -363,7 +400,7 @@ async fn run_with(fault: Fault, on_full: OnFull) -> bool {
     patiently(async { tokio::join!(feed, send) }).await;
     drop((outlet, abort));
     let kept = patiently(tokio::task::spawn_blocking(move || thread.join().unwrap())).await.unwrap();
-    let (durable, failed) = (producer.durable.lock().unwrap().clone(), disk.state.lock().unwrap().failed);
+    let (durable, failed) = (producer.reached.lock().unwrap().clone(), disk.state.lock().unwrap().failed);
     drop((producer, disk));
 
     let context = format!("{fault:?} {on_full:?}");
