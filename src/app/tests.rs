@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::*;
 use crate::budget::Reservation;
 use crate::config::{AggregateConfig, OnFull, Sources, load};
-use crate::firehose::{Answer, Put, PutError, body};
+use crate::firehose::{Answer, Class, Datapoint, FailedEntry, Put, PutError, body};
 use crate::record::Chunk;
 use crate::sender::worker::MAX_UNWRITTEN;
 use crate::spool::{Options, Sync, open};
+use crate::telemetry::stream::Reading;
 
 // R-B7
 #[test]
@@ -179,4 +180,75 @@ async fn requests_carry_all_they_may_where_answers_take_long() {
     let (last, others) = others.split_last().unwrap();
     assert!(others.iter().all(|bytes| (4_193_305..=4_194_304).contains(bytes)), "{bytes:?}");
     assert!(*last <= 4_194_304);
+}
+
+/// Throttles every fifth record, and notes the pace that each request leaves at.
+struct Throttling {
+    figures: Arc<Figures>,
+    paces: Mutex<Vec<f64>>,
+}
+
+impl Firehose for Throttling {
+    async fn put(&self, put: Put) -> Result<Answer, PutError> {
+        self.paces.lock().unwrap().extend(self.figures.sender().state.pace);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let throttled = |index| FailedEntry { index, class: Class::Throttled, code: "Throttled".into() };
+        Ok(Answer { failed: (0..put.entries().count()).step_by(5).map(throttled).collect(), record_id: None })
+    }
+}
+
+/// The first pace of a worker into a stream that throttles every fifth record, within a minute, where the poller
+/// knows that requests of the stream carry so much on average, or nothing.
+async fn first_pace(mean_request: Option<f64>) -> Option<f64> {
+    const QUOTA: f64 = 1e9;
+    let ledger = Arc::new(Ledger::default());
+    let figures = Arc::new(Figures::new(Arc::clone(&ledger), now()));
+    if let Some(mean) = mean_request {
+        let mut stream = figures.stream();
+        stream.polled_at = Some(now());
+        let used = 0.9 * QUOTA * 60.0;
+        stream.readings = [
+            (Reading::BytesPerSecondLimit, QUOTA),
+            (Reading::IncomingBytes, used),
+            (Reading::IncomingPutRequests, used / mean),
+            (Reading::IncomingRecords, used / mean),
+        ]
+        .map(|(reading, value)| (reading, Datapoint { at: std::time::UNIX_EPOCH, value }))
+        .into();
+    }
+    let (intake, outlet) = buffer::channel(Budget::new(1 << 20), OnFull::Block, Arc::clone(&ledger));
+    let settings = Settings {
+        limits: Limits { records: 10, bytes: MAX_BATCH_BYTES, linger: Duration::ZERO },
+        max_in_flight: 1,
+        max_retries: u32::MAX,
+        ..single_records()
+    };
+    let firehose = Arc::new(Throttling { figures: Arc::clone(&figures), paces: Mutex::default() });
+    let worker = Worker::new(Arc::clone(&firehose), settings, outlet, Control::default(), None, figures);
+    let feed = async {
+        loop {
+            let hold = intake.reserve(1000).await.unwrap();
+            let chunk = Chunk::new(Bytes::from_static(&[b'x'; 1000]), [1000].into(), now(), hold);
+            intake.accept(chunk).await;
+        }
+    };
+    tokio::select! {
+        _ = worker.run() => {}
+        () = feed => {}
+        () = tokio::time::sleep(Duration::from_secs(60)) => {}
+    }
+    let paces = firehose.paces.lock().unwrap();
+    paces.first().copied()
+}
+
+// R-Q10
+#[tokio::test(start_paused = true)]
+async fn what_the_poller_reads_of_a_stream_reaches_the_pacer_of_its_worker() {
+    // A fifth is not enough to begin for, unless the stream is known to be busy.
+    assert_eq!(first_pace(None).await, None);
+    // About what goes through, where requests tell of larger paces, and near theirs where they tell of smaller ones.
+    let (large, small) =
+        (first_pace(Some(131_000.0)).await.unwrap(), first_pace(Some(1310.0)).await.unwrap());
+    assert!(large > 20_000.0, "{large}");
+    assert!((500.0..2500.0).contains(&small), "{small}");
 }
