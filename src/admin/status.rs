@@ -141,16 +141,9 @@ pub fn status(Context { figures, about }: &Context, now: Instant) -> Value {
             "billed_bytes": sender.billed_bytes,
             "unpacked_billed_bytes": sender.unpacked_billed_bytes,
             "compression": compression(&sender),
-            "packing": sender.state.packing.map(|packing| json!({
-                "packed": packing.packed,
-                "reason": packing.reason,
-            })),
+            "packing": packing(&sender),
             "ambiguous_records": sender.ambiguous_records,
-            "quota": {
-                "waits": sender.state.waits_for_quota,
-                "wait_ms": millis(sender.quota_wait),
-                "pace_bytes_per_second": sender.state.pace.map(f64::round),
-            },
+            "quota": quota(&sender),
             "put_seconds_p50_below": sender.put_duration.quantile(0.5),
             "put_seconds_p99_below": sender.put_duration.quantile(0.99),
             "delivery_seconds_p50_below": sender.delivery_latency.quantile(0.5),
@@ -201,6 +194,21 @@ fn compression(sender: &SenderFigures) -> Value {
     }
 }
 
+/// Whether records are packed, and why; null until that is known, and where the streams differ.
+fn packing(sender: &SenderFigures) -> Value {
+    let Some(packing) = &sender.state.packing else { return Value::Null };
+    json!({ "packed": packing.packed, "reason": packing.reason })
+}
+
+/// What the quota holds back.
+fn quota(sender: &SenderFigures) -> Value {
+    json!({
+        "waits": sender.state.waits_for_quota,
+        "wait_ms": millis(sender.quota_wait),
+        "pace_bytes_per_second": sender.state.pace.map(f64::round),
+    })
+}
+
 fn trouble(trouble: Option<&Trouble>, now: Instant) -> Value {
     let Some(trouble) = trouble else { return Value::Null };
     json!({
@@ -229,6 +237,8 @@ fn one_of_several(figures: &Figures, now: Instant) -> Value {
         "billed_bytes": sender.billed_bytes,
         "unpacked_billed_bytes": sender.unpacked_billed_bytes,
         "compression": compression(&sender),
+        "packing": packing(&sender),
+        "quota": quota(&sender),
         "status": description,
         "trouble": trouble(sender.state.trouble.as_ref(), now),
         "spool": spool.map(|spool| spooled(&spool)),

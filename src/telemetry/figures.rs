@@ -165,7 +165,7 @@ pub struct StreamState {
 }
 
 /// Whether records are packed, and why.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackingState {
     /// They are.
     pub packed: bool,
@@ -369,6 +369,9 @@ impl SenderFigures {
             (Some(one), Some(other)) => Some(one + other),
             (one, other) => one.or(other),
         };
+        if self.state.packing != other.state.packing {
+            self.state.packing = None;
+        }
         let is_permanent = |trouble: &Option<Trouble>| trouble.as_ref().map(|trouble| trouble.permanent);
         if is_permanent(&other.state.trouble) > is_permanent(&self.state.trouble) {
             self.state.trouble = other.state.trouble.clone();

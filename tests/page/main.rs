@@ -218,20 +218,28 @@ fn one_of_several(name: &str, trouble: &Value) -> Value {
         "requests": { "PutRecordBatch": { "ok": 4, "throttled": 3 }, "PutRecord": { "throttled": 2 } },
         "retried": { "InternalFailure": 5, "ThrottlingException": 6 },
         "billed_bytes": 1_048_576, "unpacked_billed_bytes": 4_194_304,
+        "packing": if held > 0 { Value::Null } else { json!({ "packed": true, "reason": "it is so" }) },
     })
 }
 
 // R-V11
 #[tokio::test]
 async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
-    let gone = ["listen.gone.address=tcp:127.0.0.1:0", "listen.gone.delivery_stream_name=gone"];
+    let gone = [
+        "listen.gone.address=tcp:127.0.0.1:0",
+        "listen.gone.delivery_stream_name=gone",
+        "aggregate.mode=auto",
+    ];
     let scene = Scene::start(Faults::default(), &gone).await;
     let Some(mut page) = Page::open(&scene.address).await else { return };
     scene.daemon.write(&lines(100, 500)).await;
     scene.daemon.until_settled(100).await;
     scene
         .daemon
-        .until("the first stream is described", |status| status["monitor"]["described_ms_ago"].is_u64())
+        .until("the first stream is described", |status| {
+            status["monitor"]["described_ms_ago"].is_u64()
+                && status["streams"][0]["packing"]["packed"] == true
+        })
         .await;
     // The answer that is held may be older.
     let held = page.held().await;
@@ -253,11 +261,14 @@ async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
         "{seen:#}"
     );
     assert_eq!(
-        (&rows[0][4], &rows[0][5], &rows[0][8]),
+        (&rows[0][4], &rows[0][5], &rows[0][9]),
         (&json!("0"), &json!("0"), &json!("none")),
         "{seen:#}"
     );
     assert_eq!(second["delivery_stream_name"], "gone");
+    assert_eq!((&rows[0][6], &second["packing"]["packed"]), (&json!("yes"), &json!(false)), "{status:#}");
+    assert_eq!(status["stream"]["packing"], Value::Null, "they differ");
+    assert_eq!(second["quota"], json!({ "waits": false, "wait_ms": 0, "pace_bytes_per_second": null }));
 
     // One that is in trouble, and says so in words of whoever answered.
     let held = page.held().await;
@@ -267,13 +278,15 @@ async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
         json!({ "permanent": true, "error_code": hostile, "message": "it is not there", "since_ms": 42_000 });
     forged["streams"] = json!([one_of_several("app", &Value::Null), one_of_several(hostile, &trouble)]);
     let seen = page.show(held, Answer::Forged(&forged), STREAMS).await;
-    let figures = ["20.0 M", "11", "5", "1.00 MiB", "75.0 %", "1.00 MiB"];
-    let expected = |name: &'static str, held: [&'static str; 2]| [&[name][..], &held, &figures].concat();
+    let figures = [["20.0 M", "11", "5"], ["1.00 MiB", "75.0 %", "1.00 MiB"]];
+    let expected = |name: &'static str, held: [&'static str; 2], packed| {
+        [&[name][..], &held, &figures[0], &[packed], &figures[1]].concat()
+    };
     assert_eq!(
         seen["rows"],
         json!([
-            expected("app ACTIVE", ["0", "none"]),
-            expected("<b>no</b> ACTIVE", ["1,234", "1 min 30 s"]),
+            expected("app ACTIVE", ["0", "none"], "yes"),
+            expected("<b>no</b> ACTIVE", ["1,234", "1 min 30 s"], "not decided yet"),
             ["<b>no</b> for 42 s: it is not there"],
         ])
     );

@@ -168,6 +168,7 @@
     ["Delivered", "count", "/ledger/delivered/records"],
     ["Sent again", "count", ">retried"],
     ["Throttled requests", "count", ">throttled"],
+    ["Packed", "word", "/packing/packed"],
     ["Billed", "bytes", "/billed_bytes"],
     ["Saved", "share", ">saving"],
     ["Spool", "bytes", "/spool/bytes"],
@@ -210,7 +211,7 @@
         if (!trouble) return [name];
         const why = (part, shape) => value(`${place}/trouble/${part}`, shape);
         const level = trouble.permanent ? "problem" : "warning";
-        const cell = make("td", { class: "long", colspan: 9, "data-level": level }, why("error_code", "text"), " for ", why("since_ms", "ms"), ": ", why("message", "text"));
+        const cell = make("td", { class: "long", colspan: OF_STREAM.length + 1, "data-level": level }, why("error_code", "text"), " for ", why("since_ms", "ms"), ": ", why("message", "text"));
         return [name, make("tr", { class: "because" }, cell)];
       }),
     problems: (status, pointer) =>
@@ -253,7 +254,9 @@
     const [, whose, last] = pointer.match(/^(.*)\/(.*)$/);
     const held = at(status, `${whose === "/buffer" ? "" : whose}/ledger/held/records`);
     if (last === "oldest_record_age_ms" && held === 0) return "none";
-    if (pointer.startsWith("/stream/packing/") && status.stream) return "not decided yet";
+    if (whose.endsWith("/packing") && status.stream) {
+      return whose === "/stream/packing" && status.streams?.length > 1 ? "as the stream is" : "not decided yet";
+    }
     if (pointer.startsWith("/monitor/") && pointer.endsWith("_ago") && status.monitor) return "not yet";
     if (pointer === "/monitor/encryption" && status.monitor?.status) return "none";
     if (last === "at") return "";

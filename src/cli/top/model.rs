@@ -254,6 +254,7 @@ pub struct OneStream {
     pub requests: BTreeMap<String, BTreeMap<String, u64>>,
     /// Records by the error code of the failure.
     pub retried: BTreeMap<String, u64>,
+    pub packing: Packing,
     pub trouble: Option<Trouble>,
     pub spool: Option<Spool>,
 }

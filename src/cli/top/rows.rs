@@ -285,6 +285,11 @@ impl Writer<'_> {
             figures
                 .push(Span::styled(format!("{} requests throttled", count(throttled)), self.theme.warning()));
         }
+        match one.packing.packed {
+            Some(true) => figures.push(Span::raw("packed")),
+            Some(false) => figures.push(Span::raw("not packed")),
+            None => {}
+        }
         if let Some(spool) = &one.spool {
             figures.push(self.part("spool", spool.bytes, |bytes| format!("spool {}", size(bytes))));
         }
@@ -372,6 +377,9 @@ impl Writer<'_> {
         let packing = &self.model.status.stream.packing;
         let yes = |packed| if packed { "yes" } else { "no" };
         let packed = packing.packed.zip(packing.reason.as_ref());
+        if packed.is_none() && !self.model.status.streams.is_empty() {
+            return Span::raw("as the stream is");
+        }
         self.known(packed, |(packed, reason)| format!("{}: {reason}", yes(packed)))
     }
 

@@ -214,6 +214,7 @@ fn several() -> Value {
             "delivery_stream_name": name, "ledger": { "held": count(held), "delivered": count(delivered) },
             "oldest_record_age_ms": if held > 0 { json!(350) } else { Value::Null },
             "requests": { "PutRecordBatch": { "ok": 5 } }, "retried": {}, "trouble": null, "spool": null,
+            "packing": { "packed": name == "audit", "reason": "it is so" },
         })
     };
     let mut gone = stream("gone", 300, 0);
@@ -222,7 +223,8 @@ fn several() -> Value {
     gone["retried"] = json!({ "ResourceNotFoundException": 300, "InternalFailure": 7 });
     gone["requests"] = json!({ "PutRecordBatch": { "throttled": 9 }, "PutRecord": { "throttled": 1 } });
     gone["spool"] = json!({ "bytes": 1_048_576 });
-    let mut status = healthy();
+    gone["packing"] = Value::Null;
+    let mut status = with(healthy(), "/stream/packing", Value::Null);
     status["streams"] = json!([stream("app-logs", 0, 10_000), stream("audit", 45, 2000), gone]);
     status
 }
@@ -233,18 +235,20 @@ fn each_of_several_streams_has_a_row_of_its_own_and_one_in_trouble_the_first() {
     let gone = "gone     · ResourceNotFoundException for 42 s · 300 held · oldest 350 ms · 0 delivered · \
                 307 sent again · 10 requests throttled · spool 1.0 MiB";
     let others = [
-        "app-logs · 0 held · 10,000 delivered · 0 sent again",
-        "audit    · 45 held · oldest 350 ms · 2,000 delivered · 0 sent again",
+        "app-logs · 0 held · 10,000 delivered · 0 sent again · not packed",
+        "audit    · 45 held · oldest 350 ms · 2,000 delivered · 0 sent again · packed",
     ];
     check(&several(), (200, 60), &["stream app-logs and 2 more, running", gone, others[0], others[1]]);
     check(&several(), (130, 44), &["gone     · ResourceNotFoundException for 42 s", others[0], others[1]]);
-    check(&several(), (80, 34), &["gone     · ResourceNotFoundException for 42 s · 300 held", others[0]]);
+    let first = others[0].trim_end_matches(" · not packed");
+    check(&several(), (80, 34), &["gone     · ResourceNotFoundException for 42 s · 300 held", first]);
     // Where there is little room it is the streams in trouble that are shown.
     check(&several(), (60, 20), &["streams         gone     · ResourceNotFoundException for …"]);
     let (model, now) = model(&several());
     let text = view::text(&model, now);
     assert!(text.contains(&format!("\nstreams\n  streams         {gone}\n")), "{text}");
     assert!(text.contains("\n  stream          app-logs · ACTIVE"), "{text}");
+    assert!(text.contains("\n  packed          as the stream is"), "{text}");
     assert!(!lines(&screen(&healthy(), 200, 60)).join("\n").contains("streams"));
 }
 
