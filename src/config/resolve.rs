@@ -15,7 +15,7 @@ use super::form::{Form, Maybe, Setting};
 use super::layer::{self, Layer};
 use super::problem::{Problem, Problems};
 use super::schema;
-use super::table::{Listen, Table};
+use super::table::{self, Listen, Table};
 use super::{
     Acks, Address, AggregateConfig, AggregateMode, Allow, BufferConfig, Compression, Config,
     DeadLetterConfig, Effective, ForwardConfig, ListenConfig, Loaded, LogConfig, MAX_STREAMS, MonitorConfig,
@@ -35,10 +35,8 @@ pub(super) fn resolve(layers: Vec<Layer>, mut problems: Vec<Problem>) -> Result<
         Ok(values) => values.into_dict().unwrap_or_default(),
         Err(error) => return Err(Problem::Conflict(error.to_string()).into()),
     };
-    let keys = schema::rows().into_iter().filter(schema::Row::is_key).map(|row| row.path);
-    let keys = keys.collect();
-    let mut resolver =
-        Resolver { figment, values, keys, problems, faulty: BTreeSet::new(), warnings: Vec::new() };
+    let (keys, faulty, warnings) = (table::keys(), BTreeSet::new(), Vec::new());
+    let mut resolver = Resolver { figment, values, keys, problems, faulty, warnings };
     resolver.names();
     let table = resolver.values();
     resolver.together(&table);

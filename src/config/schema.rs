@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Value as Json, json};
 
-use super::table::{ALIASES, Table};
+use super::table::{ALIASES, Table, join};
 
 /// Values that the reference file sets, because their keys have no default.
 const EXAMPLES: [(&str, &str); 2] =
@@ -29,9 +29,9 @@ const OPENING: &str = "\
 ";
 
 /// A row of the table of keys.
-pub(super) struct Row {
+struct Row {
     /// Dotted; `*` is the name of a listener.
-    pub(super) path: String,
+    path: String,
     meaning: String,
     rest: Rest,
 }
@@ -44,14 +44,8 @@ enum Rest {
     Key { expected: String, default: Json },
 }
 
-impl Row {
-    pub(super) fn is_key(&self) -> bool {
-        matches!(self.rest, Rest::Key { .. })
-    }
-}
-
 /// Every table and key in the order of the table of keys; a table stands before its keys.
-pub(super) fn rows() -> Vec<Row> {
+fn rows() -> Vec<Row> {
     fn inside(schema: &Json, path: &str, rows: &mut Vec<Row>) {
         let named = schema.get("properties").and_then(Json::as_object).into_iter().flatten();
         let any = schema.get("additionalProperties").filter(|schema| schema.is_object());
@@ -88,10 +82,6 @@ pub(super) fn flatten(settings: &Json) -> Vec<(String, &Json)> {
     let mut flat = Vec::new();
     inside(settings, "", &mut flat);
     flat
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Whether the values of `key` are never shown.
@@ -170,6 +160,7 @@ mod tests {
     use super::*;
     use crate::config::layer;
     use crate::config::resolve::resolve;
+    use crate::config::table::keys;
 
     const REFERENCE: &str = include_str!("../../config/hydrant.toml");
 
@@ -213,8 +204,7 @@ mod tests {
         let set = figment::Figment::from(set.into_iter().next().expect("one source"));
         let set: Json = set.extract().expect("TOML fits JSON");
         let in_file: BTreeSet<_> = flatten(&set).into_iter().map(|(key, _)| key).collect();
-        let in_code =
-            rows().into_iter().filter(Row::is_key).map(|row| row.path.replace('*', EXAMPLE_LISTENER));
+        let in_code = keys().into_iter().map(|key| key.replace('*', EXAMPLE_LISTENER));
         assert_eq!(in_file, in_code.collect());
     }
 

@@ -61,7 +61,38 @@ macro_rules! table {
                 Self { $($key: Setting($default),)* $($($inner: Default::default(),)*)? }
             }
         }
+
+        impl Keyed for $name {
+            fn list(path: &str, keys: &mut Vec<String>) {
+                $(keys.push(join(path, stringify!($key)));)*
+                $($(<$inner_type as Keyed>::list(&join(path, stringify!($inner)), keys);)*)?
+            }
+        }
     };
+}
+
+/// What has keys.
+trait Keyed {
+    /// Adds them, dotted, behind `path`.
+    fn list(path: &str, keys: &mut Vec<String>);
+}
+
+impl<T: Keyed> Keyed for BTreeMap<String, T> {
+    fn list(path: &str, keys: &mut Vec<String>) {
+        T::list(&join(path, "*"), keys);
+    }
+}
+
+/// Every key in order, dotted, with `*` for the name of a listener.
+pub(super) fn keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    Table::list("", &mut keys);
+    keys
+}
+
+/// `name` in the table at `path`.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 table! {
