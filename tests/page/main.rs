@@ -234,17 +234,19 @@ async fn each_of_several_streams_is_a_row_and_one_stream_is_none() {
     let Some(mut page) = Page::open(&scene.address).await else { return };
     scene.daemon.write(&lines(100, 500)).await;
     scene.daemon.until_settled(100).await;
-    scene
-        .daemon
-        .until("the first stream is described", |status| {
-            status["monitor"]["described_ms_ago"].is_u64()
-                && status["streams"][0]["packing"]["packed"] == true
-        })
-        .await;
-    // The answer that is held may be older.
-    let held = page.held().await;
-    page.show(held, Answer::Daemons, "null").await;
-    let held = page.held().await;
+    let known = |status: &Value| {
+        let packed = |stream: usize| status["streams"][stream]["packing"]["packed"].as_bool();
+        status["monitor"]["described_ms_ago"].is_u64() && (packed(0), packed(1)) == (Some(true), Some(false))
+    };
+    scene.daemon.until("both streams were asked for", known).await;
+    // An answer that is held may be older.
+    let held = loop {
+        let held = page.held().await;
+        if held.status.as_ref().is_some_and(known) {
+            break held;
+        }
+        page.show(held, Answer::Daemons, "null").await;
+    };
     let status = held.status.clone().unwrap();
     let [first, second] = &status["streams"].as_array().unwrap()[..] else { panic!("{status:#}") };
     let name = first["delivery_stream_name"].as_str().unwrap();
