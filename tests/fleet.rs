@@ -81,10 +81,13 @@ fn a_hundred_and_a_thousand_sidecars_that_read_cloudwatch_share_the_quota() {
         let scenario = scenario(vec![phase(sidecars, 1.0, windows)]);
         let all = outcomes(&Scenario { reads: true, ..scenario })[0];
         check(&all);
-        assert!(settles_within(&all, 300), "{all:?}");
+        assert!(settles_within(&all, 400), "{all:?}");
     }
-    for (uneven, packed) in [(true, false), (false, true)] {
-        let scenario = scenario(vec![phase(100, 1.0, 45)]);
+    // Where each of a thousand sends a packed record in five seconds, it takes a quarter of an hour.
+    for (sidecars, windows, uneven, packed) in
+        [(100, 45, true, false), (100, 45, false, true), (1_000, 90, false, true)]
+    {
+        let scenario = scenario(vec![phase(sidecars, 1.0, windows)]);
         let backlog = if uneven { 0.0 } else { scenario.backlog };
         check(&outcomes(&Scenario { reads: true, uneven, packed, backlog, ..scenario })[0]);
     }

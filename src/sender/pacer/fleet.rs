@@ -35,19 +35,24 @@ const OVERLOAD: f64 = 0.05;
 /// The least share of requests that counts: less has no other meaning.
 const LEAST_HITS: f64 = 0.001;
 
-/// How far the offset goes for a share of throttled requests that is not the wanted one: of what would make up for it.
+/// The part that a minute adds to the offset of what would make up for a share of throttled requests that is not the
+/// wanted one: where less is throttled, and where more is. Larger steps would make the fleet swing, since a minute is two
+/// to three minutes old when it is known.
+const OFFSET_STEP: (f64, f64) = (0.6, 1.0);
+/// How many times that the offset is in the end, where it raises the anchor and where it lowers it: it leaks by as much.
 ///
-/// Where the typical pace is off by a factor, so is the share that is throttled in the end, and not by the fifth power of
-/// it. What is longer ago than some ten minutes leaves no trace: those who come have the offset of the others by then.
-const OFFSET_GAIN: f64 = 4.0;
-/// Weight of a minute in the offset: where less is throttled than wanted, and where more is. Larger steps would make the
-/// fleet swing, since a minute is two to three minutes old when it is known.
-const OFFSET_WEIGHT: (f64, f64) = (0.13, 0.2);
+/// What raises it is forgotten in some ten minutes, since it grows too far while a quota that was raised is not yet used.
+/// What lowers it lasts half an hour, and those who come have more for as long. But that has to go nearly all the way:
+/// requests that all carry the least tell of a pace that is too high for good, nine times for ten thousand on 1 MiB/s,
+/// and of paces far below an anchor all grow alike.
+const OFFSET_GAIN: (f64, f64) = (3.5, 20.0);
 
-/// The part of a request that is throttled where something of it is, as long as none was.
+/// The part of a request that is throttled where something of it is, as long as none was. A packed one is one record of
+/// Firehose, which passes or doesn't.
 const DEPTH: f64 = 0.6;
-/// Weight of a request in the running part.
-const DEPTH_WEIGHT: f64 = 1.0 / 32.0;
+/// Weight of a request in the running part. Offsets differ by what the parts of those who have them do, the more the
+/// further they go; who is throttled twice in a minute knows in half an hour.
+const DEPTH_WEIGHT: f64 = 1.0 / 64.0;
 /// Weight of a request in what requests carry.
 const CARRIED_WEIGHT: f64 = 1.0 / 4.0;
 /// Who carries this many times what its pace asks for, and nearly what the stream's requests do, can't tell whether
@@ -111,6 +116,9 @@ impl Default for Fleet {
 impl Fleet {
     /// Whether several records go as one of Firehose's.
     pub(super) fn set_packed(&mut self, packed: bool) {
+        if packed && !self.packed {
+            self.depth = 1.0;
+        }
         self.packed = packed;
     }
 
@@ -146,8 +154,9 @@ impl Fleet {
     /// The anchor after a minute in which this share of requests was throttled.
     fn follow(&mut self, hits: f64) -> Anchor {
         let wanted = (ANCHOR_AIM / hits.max(LEAST_HITS)).ln() / ANCHOR_POWER;
-        let weight = if wanted > 0.0 { OFFSET_WEIGHT.0 } else { OFFSET_WEIGHT.1 };
-        self.offset += weight * (OFFSET_GAIN * wanted - self.offset);
+        let step = if wanted > 0.0 { OFFSET_STEP.0 } else { OFFSET_STEP.1 };
+        let gain = if self.offset > 0.0 { OFFSET_GAIN.0 } else { OFFSET_GAIN.1 };
+        self.offset += step * (wanted - self.offset / gain);
         let (time, power) = self.function();
         let typical = USUAL_RATE * (self.all / (time * USUAL_RATE)).powf(1.0 / power);
         let rate = (typical * self.offset.exp()).clamp(LEAST_RATE, MOST_RATE);
@@ -161,9 +170,11 @@ impl Fleet {
         self.carried = before + CARRIED_WEIGHT * (bytes - before);
     }
 
-    /// Of a request, `loss` was throttled.
+    /// Of a request, `loss` was throttled. In an overload that is no usual part.
     pub(super) fn note_loss(&mut self, loss: f64) {
-        self.depth += DEPTH_WEIGHT * (loss - self.depth);
+        if self.anchor.is_some() {
+            self.depth += DEPTH_WEIGHT * (loss - self.depth);
+        }
     }
 
     /// Bytes that a request carries at `rate` bytes a second.

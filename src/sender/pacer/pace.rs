@@ -53,8 +53,9 @@ pub(super) const ANCHOR_AIM: f64 = 0.01;
 /// The aim goes with this power of how far the pace is below the anchor. Paces scatter by the root of the gain over
 /// twice of it, 0.14 here, and come together in the requests that make gain times aim times it 1: 100.
 pub(super) const ANCHOR_POWER: f64 = 5.0;
-/// The least and the most that this makes of [`ANCHOR_AIM`]: the anchor may be wrong.
-const ANCHOR_SPAN: (f64, f64) = (0.1, 2.5);
+/// The least and the most that this makes of [`ANCHOR_AIM`]: the anchor may be wrong. The most is that of a pace a fifth
+/// below it: of those further down all grow alike, and nothing draws them together.
+const ANCHOR_SPAN: (f64, f64) = (0.1, 3.5);
 /// The least gain where there is an anchor. It scatters the paces less than it brings them together.
 const ANCHOR_GAIN: f64 = 0.2;
 /// A pace begins at most so far from the anchor, and above this no run of clean requests makes it grow

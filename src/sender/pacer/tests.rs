@@ -215,11 +215,30 @@ fn the_anchor_follows_what_is_throttled_and_forgets_what_was_before() {
     };
     let typical = told(2_000.0).anchor().expect("an anchor").rate;
     let (mut low, mut high) = (told(2_000.0), told(2_000.0));
-    let (least, most) = (after(&mut low, 100, 0.02), after(&mut high, 100, 0.0));
-    assert!(least > 0.2 * typical && least < 0.7 * typical, "{least} of {typical}");
+    let (least, most) = (after(&mut low, 60, 0.009), after(&mut high, 100, 0.0));
+    // Where requests all carry the least, the typical pace may be far below what they tell.
+    assert!(least > 0.1 * typical && least < 0.3 * typical, "{least} of {typical}");
     assert!(most > 3.0 * typical && most < 8.0 * typical, "{most} of {typical}");
-    let (one, other) = (after(&mut low, 30, 0.003), after(&mut high, 30, 0.003));
+    let (one, other) = (after(&mut low, 60, 0.003), after(&mut high, 60, 0.003));
     assert!((one / other - 1.0).abs() < 0.05, "{one} and {other}");
+}
+
+#[test]
+fn only_a_calm_minute_tells_which_part_of_a_request_is_throttled() {
+    let anchor_after = |minute: Option<Totals>| {
+        let mut fleet = Fleet::default();
+        fleet.handle_totals(minute, 1.0);
+        (0..100).for_each(|_| fleet.note_loss(1.0));
+        fleet.handle_totals(totals(2_000.0, 0.006), 1.0);
+        fleet.anchor().expect("an anchor").hits
+    };
+    assert!((anchor_after(totals(1_000.0, 0.5)) - 0.01).abs() < 1e-9);
+    assert!(anchor_after(totals(1_000.0, 0.006)) < 0.008);
+    // Of a packed one all is.
+    let mut fleet = Fleet::default();
+    fleet.set_packed(true);
+    fleet.handle_totals(totals(2_000.0, 0.006), 1.0);
+    assert!(fleet.anchor().is_some_and(|anchor| (anchor.hits - 0.006).abs() < 1e-9), "{fleet:?}");
 }
 
 // R-Q10
