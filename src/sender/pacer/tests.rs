@@ -205,6 +205,7 @@ fn a_minute_of_overload_or_with_room_or_of_which_little_is_known_tells_nothing()
     }
 }
 
+// R-Q10
 #[test]
 fn the_anchor_follows_what_is_throttled_and_forgets_what_was_before() {
     let after = |fleet: &mut Fleet, minutes: u32, throttled: f64| {
