@@ -38,7 +38,7 @@ const SDK: [&str; 3] = ["aws_sdk_", "aws_config", "aws_smithy_runtime"];
 
 /// Rooms and files that know no tokio, file, socket, clock or source of chance: `now` and the
 /// generator are their arguments.
-const PURE: [&str; 58] = [
+const PURE: [&str; 59] = [
     "src/admin/stuck.rs",
     "src/batcher/",
     "src/buffer/ledger.rs",
@@ -67,6 +67,7 @@ const PURE: [&str; 58] = [
     "src/framing/",
     "src/limits.rs",
     "src/listener/rate.rs",
+    "src/listener/read_size.rs",
     "src/listener/requests/signature.rs",
     "src/local/api.rs",
     "src/local/cloudwatch/",

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::Shared;
 use super::acks::Acker;
 use super::limit::Allowance;
+use super::read_size::ReadSize;
 use super::source::Source;
 use crate::budget::Reservation;
 use crate::buffer::{CHUNK_OVERHEAD_BYTES, Count, DropReason, Intake, Partial, RejectReason};
@@ -22,12 +23,6 @@ use crate::framing::{Framed, Framer, Frames, Lines, Skip, Syslog};
 use crate::record::Chunk;
 use crate::telemetry::now;
 
-/// Least and most bytes asked for in one read. It doubles while reads come back full and halves
-/// while they come back less than half full, whose records would have to move into less memory.
-const READ_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
-/// What the memory for a larger read is a multiple of: one that came free then fits the next, whatever
-/// either has unfinished.
-const EVEN_BYTES: usize = 4 * 1024;
 /// Longest that a connection is read after a stop was asked for, if its producer can't be told and
 /// never pauses.
 const LAST_READS: Duration = Duration::from_secs(2);
@@ -38,22 +33,12 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// Longest record that a connection can read with `capacity` bytes of budget. Unfinished records take
 /// at most three sixteenths of it and one record, which together are half (see
 /// [`Partials`](crate::buffer::Partials)); of the other half this leaves three eighths for the next
-/// read and all that its records may need (see `most_read_bytes`), so that a connection never
+/// read and all that its records may need (see [`ReadSize::new`]), so that a connection never
 /// waits for more than can become free.
 #[must_use]
 pub fn longest_record(capacity: usize) -> usize {
     // One byte more may be the CR of its CRLF.
     capacity / 16 * 5 - CHUNK_OVERHEAD_BYTES - 1
-}
-
-/// Largest read that, with all that its records may need, takes at most three sixteenths of
-/// `capacity`.
-fn most_read_bytes(framer: &impl Framer, capacity: usize) -> usize {
-    let mut most = READ_BYTES.1;
-    while most > 1024 && most + framer.overhead(most) > capacity / 16 * 3 {
-        most /= 2;
-    }
-    most
 }
 
 /// Reads `source` until it ends, breaks, or is told to stop. Each protocol's reading is boxed, so that a
@@ -115,7 +100,7 @@ fn read<S: Source, F: Framer>(
     framer: F,
     acker: Acker,
 ) -> impl Future<Output = ()> + Send {
-    let most_read_bytes = most_read_bytes(&framer, intake.capacity());
+    let read_size = ReadSize::new(&framer, intake.capacity());
     let reader = Reader {
         partial: intake.partials().enter(),
         framer,
@@ -124,8 +109,7 @@ fn read<S: Source, F: Framer>(
         hold: Reservation::none(),
         kept: Reservation::none(),
         more: false,
-        read_bytes: READ_BYTES.0.min(most_read_bytes),
-        most_read_bytes,
+        read_size,
         intake,
         shared,
         source,
@@ -150,8 +134,7 @@ struct Reader<'a, S, F> {
     kept: Reservation,
     /// The framer goes on with what it has, given memory.
     more: bool,
-    read_bytes: usize,
-    most_read_bytes: usize,
+    read_size: ReadSize,
     /// What the listener's limit leaves for the next read; none without a limit.
     allowance: Option<Allowance>,
     /// Set once a stop was asked for.
@@ -377,7 +360,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         loop {
             // A short read may still find room among the unfinished records where a long one has to wait.
             if self.partial.try_admit(self.next_unfinished(), now()).is_err() {
-                self.read_bytes = READ_BYTES.0.min(self.most_read_bytes);
+                self.read_size.reset();
                 let drops = self.shared.context.on_full == OnFull::DropNewest;
                 if drops && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
                     return Room::Dropping;
@@ -421,16 +404,10 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         (capacity, self.framer.overhead(capacity - self.buffer.len()))
     }
 
-    /// Capacity of the buffer for the next read: the unfinished record and as much again as it
-    /// is long, so that a long record is not copied more often than it doubles.
+    /// Capacity of the buffer for the next read.
     fn next_capacity(&self) -> usize {
-        let unfinished = self.buffer.len();
-        let most = self.allowance.as_ref().map_or(usize::MAX, Allowance::bytes);
-        let read = self.read_bytes.max(unfinished.min(self.most_read_bytes)).min(most);
-        if read < EVEN_BYTES * 4 {
-            return unfinished + read;
-        }
-        (unfinished + read) / EVEN_BYTES * EVEN_BYTES
+        let allowed = self.allowance.as_ref().map_or(usize::MAX, Allowance::bytes);
+        self.read_size.capacity(self.buffer.len(), allowed)
     }
 
     /// What may be unfinished after the next turn, of whose memory a framer may keep some.
@@ -481,8 +458,11 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             self.source.handle_short_read();
         }
         self.buffer = BytesMut::new();
-        self.adapt(read);
+        self.read_size.handle_read(seen, read);
         let received = now();
+        if buffer.len() < buffer.capacity() / 2 {
+            buffer = cut(buffer);
+        }
         let capacity = buffer.capacity();
         let framed = self.framer.frame(&mut buffer, seen);
         if self.framer.is_apart() {
@@ -585,7 +565,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             (std::mem::take(&mut self.buffer), seen.max(1))
         } else {
             let allowance = self.allowance.take();
-            let most = allowance.as_ref().map_or(self.most_read_bytes, Allowance::bytes);
+            let most = allowance.as_ref().map_or(self.read_size.most(), Allowance::bytes);
             let mut buffer = BytesMut::with_capacity(seen + most);
             buffer.extend_from_slice(&self.buffer);
             let read = self.source.try_read(&mut buffer)?;
@@ -661,14 +641,6 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         self.partial.hold(self.hold.bytes() + self.kept.bytes());
     }
 
-    fn adapt(&mut self, read: usize) {
-        if read >= self.read_bytes {
-            self.read_bytes = (self.read_bytes * 2).min(self.most_read_bytes);
-        } else if read < self.read_bytes / 2 {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES.0.min(self.most_read_bytes));
-        }
-    }
-
     /// The last record, if the producer meant it to be one.
     async fn finish(&mut self, end: &End) {
         if *end == End::Broken && self.framer.is_apart() {
@@ -702,6 +674,13 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
             }
         }
     }
+}
+
+/// `buffer` without the capacity that it doesn't need, which the allocator takes off where it is.
+fn cut(buffer: BytesMut) -> BytesMut {
+    let mut bytes = Vec::from(buffer);
+    bytes.shrink_to_fit();
+    Bytes::from(bytes).into()
 }
 
 /// `buffer`, of a shared `capacity`, in an allocation of its own where that is smaller by half;

@@ -10,6 +10,7 @@ mod datagrams;
 mod intakes;
 mod limit;
 mod rate;
+mod read_size;
 mod requests;
 mod source;
 mod tls;
