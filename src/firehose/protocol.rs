@@ -35,7 +35,7 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "Firehose_20150804.PutRecordBatch";
 
 /// A larger body takes a place among [`Bodies`].
-const WHOLE_BYTES: usize = 1024 * 1024;
+const WHOLE_BYTES: usize = 512 * 1024;
 
 /// A ready-made body, put into the configuration of one call; it is an interceptor because that
 /// is how a value gets there.

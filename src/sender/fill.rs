@@ -2,8 +2,8 @@
 //!
 //! Packing pays with any number of them. Where there is time, a packed request is full at three of Firehose's largest
 //! records: fewer requests take less processor time, since each that comes alone finds the caches cold, and what gathers
-//! for one takes memory. Where the processor has hardly any time left, a request, packed or not, carries a sixth of that:
-//! what is encoded, hashed and sent of 500 KiB stays in the cache of a core, of 4 MiB it does not, which takes a tenth
+//! for one takes memory. Where the processor has hardly any time left, a request, packed or not, carries a quarter of that:
+//! what is encoded, hashed and sent of 750 KiB stays in the cache of a core, of 4 MiB it does not, which takes a tenth
 //! more of its time.
 //!
 //! Small requests need more round trips, and only so many are under way at once. So where answers take long, requests
@@ -17,9 +17,9 @@ use crate::limits;
 
 /// What a packed request is full at where there is time: three of Firehose's largest records.
 const FULL_BYTES: usize = 3 * limits::MAX_RECORD_BYTES;
-/// What one is full at where there is none: a hundred times the 5 KiB to which Firehose rounds up what it bills, so
+/// What one is full at where there is none: 150 times the 5 KiB to which Firehose rounds up what it bills, so
 /// that nearly nothing is billed for nothing.
-const BRISK_BYTES: usize = 100 * 5 * 1024;
+const BRISK_BYTES: usize = 150 * 5 * 1024;
 /// From so many bytes a second on there is no time, and below the second there is again. A core takes 500 to 800 MB/s.
 const BRISK_RATES: (f64, f64) = (256.0 * MIB, 160.0 * MIB);
 /// The time over which that is counted.
@@ -102,10 +102,10 @@ mod tests {
         assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX], "150 MB/s");
         let now = sent(&mut fill, now, FULL_BYTES, 7);
         assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [BRISK_BYTES; 2], "440 MB/s");
-        let now = sent(&mut fill, now, BRISK_BYTES, 2);
+        let now = sent(&mut fill, now, BRISK_BYTES, 3);
         assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [BRISK_BYTES; 2], "250 MB/s");
-        sent(&mut fill, now, BRISK_BYTES, 5);
-        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX], "100 MB/s");
+        sent(&mut fill, now, BRISK_BYTES, 7);
+        assert_eq!([fill.bytes(true, 8), fill.bytes(false, 8)], [FULL_BYTES, usize::MAX], "110 MB/s");
     }
 
     // R-B2

@@ -44,8 +44,8 @@ async fn packed_records_arrive_as_they_were_and_cost_a_twentieth() {
 
 // R-A2
 #[tokio::test]
-async fn a_packed_request_is_full_before_four_mebibytes_and_carries_no_less_than_500_kibibytes() {
-    const FULL: usize = 512_000;
+async fn a_packed_request_is_full_before_four_mebibytes_and_carries_no_less_than_750_kibibytes() {
+    const FULL: usize = 768_000;
     let sink = Sink::start(Options::default()).await;
     let daemon = Daemon::start(&sink.local.url(), &["aggregate.mode=on", "linger=1h"]).await;
     daemon.until("decided", |status| status["stream"]["packing"].is_object()).await;
