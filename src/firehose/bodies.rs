@@ -1,8 +1,8 @@
 //! The memory of large request bodies, which requests one behind the other pass on.
 //!
 //! The kernel hands pages out filled with zeros and takes them back: for each request of several MiB
-//! that costs more than its base64. So where large bodies are under way together, their memory is kept for the
-//! next ones, and for a moment after the last. One that is alone needs none: it can be encoded while it is sent,
+//! that costs more than its base64. So where large bodies are under way together, and for a moment after, their
+//! memory is kept for the next ones. One that is alone needs none: it can be encoded while it is sent,
 //! which costs more time, of which there is then enough, and no memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-/// How long memory is kept when no body is under way: at full speed there is one again within milliseconds.
+/// How long memory is kept after bodies were under way together, and as long again at most. At full speed they are
+/// again within milliseconds, at what a stream's quota allows hardly ever.
 const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Most bytes of memory that wait for a body: one of a full request (`encoded_len` of 4 MiB in 500 records).
 const MOST_SPARE: usize = 5_700_000;
@@ -27,10 +28,10 @@ struct State {
     under_way: usize,
     /// Of bodies that were done with, [`MOST_SPARE`] bytes at most.
     spare: Vec<Vec<u8>>,
-    /// Bodies that came so far.
-    came: u64,
-    /// Somebody looks after what is spare.
-    watched: bool,
+    /// Bodies that came while others were under way.
+    joined: u64,
+    /// Memory is kept, until [`release`] gives it back.
+    keeps: bool,
 }
 
 impl State {
@@ -71,9 +72,17 @@ impl Bodies {
     /// A place for another one.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let mut state = self.lock();
-        let is_alone = state.under_way == 0 && state.spare.is_empty();
+        let is_alone = state.under_way == 0 && !state.keeps;
+        if state.under_way > 0 {
+            state.joined += 1;
+            if !state.keeps
+                && let Ok(runtime) = Handle::try_current()
+            {
+                state.keeps = true;
+                drop(runtime.spawn(release(Arc::clone(self))));
+            }
+        }
         state.under_way += 1;
-        state.came += 1;
         Place { bodies: Arc::clone(self), is_alone }
     }
 
@@ -100,34 +109,20 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.bodies.lock();
-        state.under_way -= 1;
-        if state.under_way > 0 || state.spare.is_empty() || state.watched {
-            return;
-        }
-        match Handle::try_current() {
-            Ok(runtime) => {
-                state.watched = true;
-                drop(runtime.spawn(release(Arc::clone(&self.bodies))));
-            }
-            // The daemon has ended.
-            Err(_) => state.spare = Vec::new(),
-        }
+        self.bodies.lock().under_way -= 1;
     }
 }
 
-/// Gives memory back once no body has come for a while.
+/// Gives memory back once no bodies were under way together for a while.
 async fn release(bodies: Arc<Bodies>) {
-    let mut seen = None;
+    let mut joined = bodies.lock().joined;
     loop {
-        {
-            let mut state = bodies.lock();
-            if seen.replace(state.came) == Some(state.came) && state.under_way == 0 {
-                (state.spare, state.watched) = (Vec::new(), false);
-                return;
-            }
-        }
         tokio::time::sleep(KEPT_FOR).await;
+        let mut state = bodies.lock();
+        if std::mem::replace(&mut joined, state.joined) == state.joined {
+            (state.spare, state.keeps) = (Vec::new(), false);
+            return;
+        }
     }
 }
 
@@ -140,7 +135,7 @@ impl AsRef<[u8]> for Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let mut state = self.bodies.lock();
-        if state.under_way > 0 {
+        if state.keeps {
             state.keep(std::mem::take(&mut self.bytes));
         }
     }
@@ -223,11 +218,17 @@ mod tests {
         let third = bodies.enter();
         assert!(!third.is_alone());
         assert_eq!(body(&third, 100).as_ptr(), memory);
-        tokio::time::sleep(5 * KEPT_FOR).await;
-        assert!(!bodies.lock().spare.is_empty(), "one is under way");
         drop(third);
-        tokio::time::sleep(3 * KEPT_FOR).await;
+        // However many come one by one.
+        for _ in 0..5 {
+            tokio::time::sleep(KEPT_FOR / 2).await;
+            drop(bodies.enter());
+        }
         assert!(bodies.lock().spare.is_empty());
+        let alone = bodies.enter();
+        drop(body(&alone, 100));
+        assert!(alone.is_alone() && bodies.lock().spare.is_empty());
+        drop(alone);
         assert!(bodies.enter().is_alone());
     }
 

@@ -33,7 +33,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// Longest record that a connection can read with `capacity` bytes of budget. Unfinished records take
 /// at most three sixteenths of it and one record, which together are half (see
 /// [`Partials`](crate::buffer::Partials)); of the other half this leaves three eighths for the next
-/// read and all that its records may need (see [`ReadSize::new`]), so that a connection never
+/// read and all that its records may need (see `read_size`), so that a connection never
 /// waits for more than can become free.
 #[must_use]
 pub fn longest_record(capacity: usize) -> usize {
