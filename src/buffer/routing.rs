@@ -16,7 +16,7 @@ use crate::record::{Chunk, Claim, Origin};
 use crate::telemetry::now;
 use crate::telemetry::quiet::Quiet;
 
-/// Most bytes of a part where records grow by their stamps: as many as a connection reads at once.
+/// Most bytes of a part where records grow by their stamps: as many as a connection reads at once at most.
 const PART_BYTES: usize = 256 * 1024;
 
 /// The buffers of all streams, and which record goes to which.

@@ -14,9 +14,6 @@ use tokio::runtime::Handle;
 /// How long memory is kept after bodies were under way together, and as long again at most. At full speed they are
 /// again within milliseconds, at what a stream's quota allows hardly ever.
 const KEPT_FOR: Duration = Duration::from_secs(1);
-/// Most bytes of memory that wait for a body: one of a full request (`encoded_len` of 4 MiB in 500 records).
-const MOST_SPARE: usize = 5_700_000;
-
 /// Large bodies under way.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
@@ -26,8 +23,11 @@ pub(super) struct Bodies {
 #[derive(Debug, Default)]
 struct State {
     under_way: usize,
-    /// Of bodies that were done with, [`MOST_SPARE`] bytes at most.
+    /// Of bodies that were done with. Together with what is lent it is no more than `peak`.
     spare: Vec<Vec<u8>>,
+    /// Bytes that bodies have, and the most that they had at once since memory is kept.
+    lent: usize,
+    peak: usize,
     /// Bodies that came while others were under way.
     joined: u64,
     /// Memory is kept, until [`release`] gives it back.
@@ -35,23 +35,27 @@ struct State {
 }
 
 impl State {
-    /// Memory for `length` bytes that came free.
-    fn take(&mut self, length: usize) -> Option<Vec<u8>> {
-        let at = self.spare.iter().position(|spare| spare.capacity() >= length)?;
-        Some(self.spare.swap_remove(at))
+    /// Memory for `length` bytes, and not for more than twice as many.
+    fn lend(&mut self, length: usize) -> Vec<u8> {
+        let fits = |spare: &Vec<u8>| (length..=2 * length).contains(&spare.capacity());
+        let bytes = match self.spare.iter().position(fits) {
+            Some(at) => self.spare.swap_remove(at),
+            None => Vec::with_capacity(length),
+        };
+        self.lent += bytes.capacity();
+        self.peak = self.peak.max(self.lent);
+        while self.lent + self.spare.iter().map(Vec::capacity).sum::<usize>() > self.peak {
+            self.spare.pop();
+        }
+        bytes
     }
 
-    /// Keeps `bytes` for the next body, and of those before as many as fit beside it.
-    fn keep(&mut self, bytes: Vec<u8>) {
-        let mut room = MOST_SPARE.saturating_sub(bytes.capacity());
-        self.spare.retain(|spare| match room.checked_sub(spare.capacity()) {
-            Some(left) => {
-                room = left;
-                true
-            }
-            None => false,
-        });
-        self.spare.push(bytes);
+    /// Takes back what was lent as so many bytes; what has grown since is not kept.
+    fn give_back(&mut self, lent: usize, bytes: Vec<u8>) {
+        self.lent -= lent;
+        if self.keeps && bytes.capacity() == lent {
+            self.spare.push(bytes);
+        }
     }
 }
 
@@ -65,6 +69,8 @@ pub(super) struct Place {
 /// A body whose memory goes to the next one.
 struct Kept {
     bytes: Vec<u8>,
+    /// Its capacity when it was lent.
+    lent: usize,
     bodies: Arc<Bodies>,
 }
 
@@ -99,11 +105,11 @@ impl Place {
 
     /// The body that `encode` appends to memory for `length` bytes.
     pub(super) fn whole(&self, length: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-        let spare = self.bodies.lock().take(length);
-        let mut bytes = spare.unwrap_or_else(|| Vec::with_capacity(length));
+        let mut bytes = self.bodies.lock().lend(length);
+        let lent = bytes.capacity();
         bytes.clear();
         encode(&mut bytes);
-        Bytes::from_owner(Kept { bytes, bodies: Arc::clone(&self.bodies) })
+        Bytes::from_owner(Kept { bytes, lent, bodies: Arc::clone(&self.bodies) })
     }
 }
 
@@ -120,7 +126,7 @@ async fn release(bodies: Arc<Bodies>) {
         tokio::time::sleep(KEPT_FOR).await;
         let mut state = bodies.lock();
         if std::mem::replace(&mut joined, state.joined) == state.joined {
-            (state.spare, state.keeps) = (Vec::new(), false);
+            (state.spare, state.keeps, state.peak) = (Vec::new(), false, state.lent);
             return;
         }
     }
@@ -134,10 +140,7 @@ impl AsRef<[u8]> for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let mut state = self.bodies.lock();
-        if state.keeps {
-            state.keep(std::mem::take(&mut self.bytes));
-        }
+        self.bodies.lock().give_back(self.lent, std::mem::take(&mut self.bytes));
     }
 }
 
@@ -212,7 +215,10 @@ mod tests {
         let smaller = body(&second, 90);
         assert_eq!((smaller.as_ptr(), &smaller[..]), (memory, &[b'x'; 90][..]));
         drop(smaller);
-        assert_eq!(body(&second, 101).len(), 101, "of memory that is large enough");
+        let larger = body(&second, 101);
+        let memory = larger.as_ptr();
+        assert_eq!(larger.len(), 101, "of memory that is large enough");
+        drop(larger);
         drop((first, second));
         tokio::time::sleep(KEPT_FOR / 2).await;
         let third = bodies.enter();
@@ -234,15 +240,21 @@ mod tests {
 
     // R-B6
     #[test]
-    fn what_is_spare_is_no_more_than_one_full_body() {
-        let mut state = State::default();
-        for _ in 0..10 {
-            state.keep(Vec::with_capacity(1_000_000));
+    fn what_is_spare_and_what_is_lent_is_no_more_than_was_lent_at_once() {
+        let mut state = State { keeps: true, ..State::default() };
+        let two = [state.lend(600), state.lend(1000)];
+        for bytes in two {
+            state.give_back(bytes.capacity(), bytes);
         }
-        assert_eq!(state.spare.len(), 5);
-        state.keep(Vec::with_capacity(MOST_SPARE));
-        assert_eq!(state.spare.len(), 1);
-        assert!(state.take(MOST_SPARE + 1).is_none());
-        assert!(state.take(10).is_some_and(|bytes| bytes.capacity() == MOST_SPARE));
+        let all = |state: &State| state.lent + state.spare.iter().map(Vec::capacity).sum::<usize>();
+        assert_eq!((state.spare.len(), all(&state)), (2, 1600));
+        let small = state.lend(100);
+        assert_eq!(small.capacity(), 100, "it would waste what is much larger");
+        assert!(all(&state) <= 1600, "{state:?}");
+        let large = state.lend(1400);
+        assert_eq!((state.spare.len(), all(&state)), (0, 1500));
+        state.give_back(small.capacity(), small);
+        state.give_back(large.capacity(), large);
+        assert_eq!((state.lent, all(&state), state.peak), (0, 1500, 1600));
     }
 }
