@@ -108,6 +108,46 @@ async fn no_more_is_sent_than_a_killed_daemon_may_send_twice_until_its_fate_is_w
     assert_eq!(ledger.columns().delivered.records, 500);
 }
 
+/// Never answers.
+struct Silent;
+
+impl Firehose for Silent {
+    async fn put(&self, _: Put) -> Result<Answer, PutError> {
+        std::future::pending().await
+    }
+}
+
+// R-B6
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_waits_for_room_for_its_body_keeps_nobody_busy() {
+    const BYTES: usize = 1000;
+    let ledger = Arc::new(Ledger::default());
+    let figures = Arc::new(Figures::new(Arc::clone(&ledger), now()));
+    let (intake, outlet) = buffer::channel(Budget::new(1 << 20), OnFull::Block, Arc::clone(&ledger));
+    // Two bodies find room beside each other, and ten batches are due for as long as their records have waited.
+    let limits = Limits { records: 1, bytes: BYTES, linger: Duration::ZERO };
+    let settings = Settings { limits, bodies: 2 * body::body_bytes(3, 1, BYTES), ..single_records() };
+    let control = Control::default();
+    let abort = control.abort.clone();
+    let worker = Worker::new(Arc::new(Silent), settings, outlet, control, None, Arc::clone(&figures));
+    for _ in 0..10 {
+        let hold = intake.reserve(BYTES).await.unwrap();
+        let chunk = Chunk::new(Bytes::from_static(&[b'x'; BYTES]), [1000].into(), now(), hold);
+        intake.accept(chunk).await;
+    }
+    let (mut working, mut turns) = (Box::pin(worker.run()), 0);
+    let counted = std::future::poll_fn(|context| {
+        turns += 1;
+        // One a second to show that it lives, five for the age of the oldest record.
+        assert!(turns < 1000, "in a minute");
+        working.as_mut().poll(context)
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(60), counted).await.is_err());
+    assert_eq!(figures.in_flight(), 2);
+    abort.cancel();
+    assert_eq!(working.await.records, 10);
+}
+
 /// Takes everything, after so long, and notes the bytes of each request.
 struct Noting {
     takes: Duration,

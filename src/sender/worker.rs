@@ -155,6 +155,8 @@ pub struct Worker<F> {
     pacer: Pacer,
     /// What is ready waits for the stream's quota.
     wait: Option<Wait>,
+    /// What is ready waits for an answer, which makes room.
+    is_crowded: bool,
     random: fastrand::Rng,
     /// The listeners may still bring chunks.
     open: bool,
@@ -224,6 +226,7 @@ impl<F: Firehose> Worker<F> {
             quota: Quota::default(),
             pacer: Pacer::default(),
             wait: None,
+            is_crowded: false,
             compressor: settings.aggregate.compression.map(|_| Arc::default()),
             compressions: FuturesUnordered::new(),
             firehose,
@@ -363,10 +366,10 @@ impl<F: Firehose> Worker<F> {
     }
 
     fn poll_timeout(&self, at: Instant) -> Instant {
-        // While the stream may not be sent to, a batch that is ready changes nothing.
+        // While the stream may not be sent to, or there is no room, a batch that is ready changes nothing.
         let batch = match self.wait {
             Some(wait) => Some(wait.until),
-            None => self.batcher.poll_timeout().filter(|_| self.may_send(at)),
+            None => self.batcher.poll_timeout().filter(|_| !self.is_crowded && self.may_send(at)),
         };
         let batch = batch.map(|due| due.max(at));
         [batch, self.gate.poll_timeout(at)].into_iter().flatten().fold(at + TURN, Instant::min)
@@ -384,6 +387,7 @@ impl<F: Firehose> Worker<F> {
     /// Sends as many batches as are ready and allowed, each no larger than the stream's quota has room for.
     fn launch(&mut self, at: Instant) {
         let mut until = None;
+        self.is_crowded = false;
         while self.may_send(at) {
             let room = self.quota.poll_room(at).min(self.pacer.poll_room(at));
             let Some(size) = self.batcher.poll_ready_within(at, room) else { break };
@@ -391,8 +395,9 @@ impl<F: Firehose> Worker<F> {
             if until.is_some() {
                 break;
             }
-            let body = self.body_bytes(size);
-            if self.bodies + body > self.settings.bodies && !self.flights.is_empty() {
+            let bodies = self.bodies + self.body_bytes(size);
+            self.is_crowded = bodies > self.settings.bodies && !self.flights.is_empty();
+            if self.is_crowded {
                 break;
             }
             let Some(batch) = self.batcher.poll_batch_within(at, room) else { break };
