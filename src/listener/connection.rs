@@ -360,7 +360,7 @@ impl<S: Source, F: Framer> Reader<'_, S, F> {
         loop {
             // A short read may still find room among the unfinished records where a long one has to wait.
             if self.partial.try_admit(self.next_unfinished(), now()).is_err() {
-                self.read_size.reset();
+                self.read_size.shorten();
                 let drops = self.shared.context.on_full == OnFull::DropNewest;
                 if drops && self.partial.try_admit(self.next_unfinished(), now()).is_err() {
                     return Room::Dropping;

@@ -4,11 +4,14 @@ use std::cmp::max;
 
 use crate::framing::Framer;
 
-/// Least and most bytes asked for in one read. It doubles while reads come back full and halves
-/// while they come back less than half full.
+/// Least and most bytes asked for in one read. They grow while reads come back full, and halve while they come back
+/// less than half full.
 ///
 /// Larger ones cost more where the allocator gives their memory back to the system each time (`docs/BENCHMARKS.md`).
 const READ_BYTES: (usize, usize) = (4 * 1024, 64 * 1024);
+/// How many times larger the read behind a full one is. A read that is too short leaves half a record, and those of a
+/// thousand connections add up.
+const GROWTH: usize = 4;
 /// The most behind an unfinished record that is as long, which each read copies.
 const LONG_READ_BYTES: usize = 256 * 1024;
 /// What the memory for a larger read is a multiple of: one that came free then fits the next, whatever
@@ -20,6 +23,8 @@ const EVEN_BYTES: usize = 4 * 1024;
 pub(super) struct ReadSize {
     bytes: usize,
     most: usize,
+    /// The next read is the least one.
+    is_short: bool,
 }
 
 impl ReadSize {
@@ -30,7 +35,7 @@ impl ReadSize {
         while most > 1024 && most + framer.overhead(most) > capacity / 16 * 3 {
             most /= 2;
         }
-        Self { bytes: READ_BYTES.0.min(most), most }
+        Self { bytes: READ_BYTES.0.min(most), most, is_short: false }
     }
 
     /// The largest read that there is.
@@ -41,23 +46,31 @@ impl ReadSize {
     /// Capacity of the buffer for the next read, of at most `allowed` bytes: the unfinished record and as much
     /// again as it is long, so that a long record is not copied more often than it doubles.
     pub(super) fn capacity(&self, unfinished: usize, allowed: usize) -> usize {
-        let read = max(self.bytes, unfinished.min(self.most)).min(allowed);
+        let bytes = if self.is_short { self.least() } else { self.bytes };
+        let read = max(bytes, unfinished.min(self.most)).min(allowed);
         let capacity = unfinished + read;
         if read < EVEN_BYTES * 4 { capacity } else { capacity / EVEN_BYTES * EVEN_BYTES }
     }
 
     /// A read behind `unfinished` bytes brought `read`.
     pub(super) fn handle_read(&mut self, unfinished: usize, read: usize) {
+        if std::mem::take(&mut self.is_short) {
+            return;
+        }
         if unfinished + read >= self.capacity(unfinished, usize::MAX) {
-            self.bytes = (self.bytes * 2).min(READ_BYTES.1).min(self.most);
+            self.bytes = (self.bytes * GROWTH).min(READ_BYTES.1).min(self.most);
         } else if read < self.bytes / 2 {
-            self.bytes = (self.bytes / 2).max(READ_BYTES.0.min(self.most));
+            self.bytes = (self.bytes / 2).max(self.least());
         }
     }
 
-    /// Begins anew with the least.
-    pub(super) fn reset(&mut self) {
-        self.bytes = READ_BYTES.0.min(self.most);
+    /// Makes the next read a short one, which says nothing of the producer.
+    pub(super) fn shorten(&mut self) {
+        self.is_short = true;
+    }
+
+    fn least(&self) -> usize {
+        READ_BYTES.0.min(self.most)
     }
 }
 
@@ -112,6 +125,16 @@ mod tests {
             size.handle_read(100, 1);
         }
         assert_eq!(size.capacity(100, usize::MAX), 100 + READ_BYTES.0);
+    }
+
+    #[test]
+    fn a_shortened_read_is_one_and_the_next_is_as_long_as_before() {
+        let mut size = read_size();
+        size.bytes = 64 << 10;
+        size.shorten();
+        assert_eq!(size.capacity(100, usize::MAX), 100 + READ_BYTES.0);
+        size.handle_read(100, 10);
+        assert_eq!(size.capacity(0, usize::MAX), 64 << 10);
     }
 
     #[test]
