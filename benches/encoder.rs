@@ -16,7 +16,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hydrant::budget::Reservation;
-use hydrant::firehose::{Operation, Put, all_delivered, body};
+use hydrant::firehose::{Operation, Put, all_delivered, body, sha256};
 use hydrant::record::{Chunk, Span};
 
 const STREAM: &str = "bench-stream";
@@ -64,6 +64,18 @@ fn bodies(c: &mut Criterion) {
     }
 }
 
+/// Two bodies of 1 MB, as they are at full speed, in step and one after the other.
+fn digests(c: &mut Criterion) {
+    let bodies = [b'a', b'b'].map(|byte| vec![byte; 1 << 20]);
+    let [one, other] = bodies.each_ref().map(|body| &body[..]);
+    assert_eq!(sha256::hex_of_two([one, other]), [one, other].map(sha256::hex));
+    let mut group = c.benchmark_group("SHA-256 of two bodies of 1 MiB");
+    group.throughput(Throughput::Bytes(2 << 20));
+    group.bench_function("in step", |b| b.iter(|| sha256::hex_of_two(black_box([one, other]))));
+    group.bench_function("one by one", |b| b.iter(|| black_box([one, other]).map(sha256::hex)));
+    group.finish();
+}
+
 fn answers(c: &mut Criterion) {
     let id = "Ab3/".repeat(56);
     let entries = vec![format!(r#"{{"RecordId":"{id}"}}"#); 500].join(",");
@@ -83,5 +95,5 @@ fn answers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bodies, answers);
+criterion_group!(benches, bodies, digests, answers);
 criterion_main!(benches);

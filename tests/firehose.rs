@@ -277,6 +277,28 @@ async fn every_call_is_signed_over_what_arrives_and_both_bodies_are_the_same() {
     assert_eq!(fast, stock);
 }
 
+// R-B12
+#[tokio::test]
+async fn requests_that_are_sent_together_are_each_signed_over_what_arrives() {
+    let mut server = Server::start(vec![Act::Deliver]).await;
+    let sdk = server.sdk(true);
+    // Three at once: two are hashed in step, and one by itself; the last two are large enough to take memory that
+    // others leave.
+    let records = [100_000, 600_000, 700_000].map(|bytes| vec![b'x'; bytes]);
+    let sent = records.iter().map(|record| sdk.put(put(Operation::PutRecordBatch, &[record, b"y\n"])));
+    for answer in futures_util::future::join_all(sent).await {
+        assert_eq!(answer.unwrap(), Answer::default());
+    }
+    let mut lengths = Vec::new();
+    for _ in &records {
+        let seen = server.seen.recv().await.unwrap();
+        assert_signed(&seen);
+        lengths.push(seen.body.len());
+    }
+    lengths.sort_unstable();
+    assert!(lengths.iter().zip(&records).all(|(body, record)| *body > record.len() / 3 * 4), "{lengths:?}");
+}
+
 #[tokio::test]
 async fn a_put_of_nothing_is_not_sent() {
     let mut server = Server::start(vec![Act::Deliver]).await;

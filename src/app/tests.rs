@@ -148,22 +148,24 @@ async fn a_batch_that_waits_for_room_for_its_body_keeps_nobody_busy() {
     assert_eq!(working.await.records, 10);
 }
 
-/// Takes everything, after so long, and notes the bytes of each request.
+/// Takes everything, after so long, and notes the bytes of each request and when it came.
 struct Noting {
     takes: Duration,
-    bytes: Mutex<Vec<usize>>,
+    requests: Mutex<Vec<(usize, Instant)>>,
 }
 
 impl Firehose for Noting {
     async fn put(&self, put: Put) -> Result<Answer, PutError> {
-        self.bytes.lock().unwrap().push(put.entries().map(|entry| entry.bytes()).sum());
+        let bytes = put.entries().map(|entry| entry.bytes()).sum();
+        self.requests.lock().unwrap().push((bytes, now()));
         tokio::time::sleep(self.takes).await;
         Ok(Answer::default())
     }
 }
 
-/// The bytes of the requests, packed, in which 48 MB go that are all there at once, where an answer takes so long.
-async fn requests_of_48_mb(takes: Duration, max_in_flight: usize) -> Vec<usize> {
+/// The bytes and times of the requests, packed, in which 48 MB go that are all there at once, where an answer takes
+/// so long.
+async fn requests_of_48_mb(takes: Duration, max_in_flight: usize) -> Vec<(usize, Instant)> {
     const RECORD: usize = 1000;
     let ledger = Arc::new(Ledger::default());
     let figures = Arc::new(Figures::new(Arc::clone(&ledger), now()));
@@ -191,34 +193,46 @@ async fn requests_of_48_mb(takes: Duration, max_in_flight: usize) -> Vec<usize> 
         },
         ..single
     };
-    let firehose = Arc::new(Noting { takes, bytes: Mutex::default() });
+    let firehose = Arc::new(Noting { takes, requests: Mutex::default() });
     let outlet = Outlet { chunks: receiver, ..outlet };
     let worker = Worker::new(Arc::clone(&firehose), settings, outlet, Control::default(), None, figures);
     drop((intake, chunks));
     assert_eq!(worker.run().await, Count::default());
-    let bytes = std::mem::take(&mut *firehose.bytes.lock().unwrap());
-    assert_eq!(bytes.iter().sum::<usize>(), 750 * 64 * RECORD);
-    bytes
+    let requests = std::mem::take(&mut *firehose.requests.lock().unwrap());
+    assert_eq!(requests.iter().map(|(bytes, _)| bytes).sum::<usize>(), 750 * 64 * RECORD);
+    requests
 }
 
 // R-B2
 #[tokio::test(start_paused = true)]
 async fn at_full_speed_requests_carry_750_kib_once_it_is_seen() {
     // Made-up time stands while there is something to do: no speed is higher.
-    let bytes = requests_of_48_mb(Duration::from_millis(1), MAX_IN_FLIGHT).await;
-    let (first, others) = bytes.split_at(5);
-    assert!(first.iter().all(|bytes| *bytes == 3_072_000), "{bytes:?}");
-    assert!(others.len() > 40 && others.iter().all(|bytes| *bytes <= 768_000), "{bytes:?}");
+    let requests = requests_of_48_mb(Duration::from_millis(1), MAX_IN_FLIGHT).await;
+    let (first, others) = requests.split_at(5);
+    assert!(first.iter().all(|(bytes, _)| *bytes == 3_072_000), "{requests:?}");
+    assert!(others.len() > 40 && others.iter().all(|(bytes, _)| *bytes <= 768_000), "{requests:?}");
+}
+
+// R-B2
+#[tokio::test(start_paused = true)]
+async fn at_full_speed_requests_leave_two_by_two_and_none_goes_where_only_one_may() {
+    let requests = requests_of_48_mb(Duration::from_millis(1), 3).await;
+    let small: Vec<_> = requests.into_iter().filter(|(bytes, _)| *bytes <= 768_000).collect();
+    let at_once: Vec<_> = small.chunk_by(|(_, one), (_, other)| one == other).map(<[_]>::len).collect();
+    // When the first of them leave, larger ones may be under way; what is left when no more comes leaves as it is.
+    let (_, pairs) = at_once.split_first().unwrap();
+    let (last, pairs) = pairs.split_last().unwrap();
+    assert!(pairs.len() > 15 && pairs.iter().all(|together| *together == 2) && *last <= 3, "{at_once:?}");
 }
 
 // R-B2
 #[tokio::test(start_paused = true)]
 async fn requests_carry_all_they_may_where_answers_take_long() {
-    let bytes = requests_of_48_mb(Duration::from_secs(1), 1).await;
-    let (first, others) = bytes.split_first().unwrap();
-    assert_eq!(*first, 3_072_000, "{bytes:?}");
-    let (last, others) = others.split_last().unwrap();
-    assert!(others.iter().all(|bytes| (4_193_305..=4_194_304).contains(bytes)), "{bytes:?}");
+    let requests = requests_of_48_mb(Duration::from_secs(1), 1).await;
+    let ((first, _), others) = requests.split_first().unwrap();
+    assert_eq!(*first, 3_072_000, "{requests:?}");
+    let ((last, _), others) = others.split_last().unwrap();
+    assert!(others.iter().all(|(bytes, _)| (4_193_305..=4_194_304).contains(bytes)), "{requests:?}");
     assert!(*last <= 4_194_304);
 }
 

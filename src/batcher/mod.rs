@@ -4,7 +4,8 @@
 //! nothing; then wait for an event or for [`Batcher::poll_timeout`].
 //!
 //! A batch leaves when it is full (records or bytes), when its oldest record has waited for
-//! `linger`, when a record in it is due for another try, or when a flush was asked for. What has
+//! `linger`, when a record in it is due for another try, or when a flush was asked for. Where several are to leave
+//! together, the first is not full by its bytes before the last is. What has
 //! been sent before goes first, so a retry rides at the head of the next batch.
 //!
 //! Whoever may send only so much now asks by [`Batcher::poll_batch_within`]. What is ready does not depend
@@ -212,6 +213,9 @@ pub struct Batcher {
     limits: Limits,
     /// Bytes that a batch is full at, within the limits.
     full: usize,
+    /// Batches that leave together where they do for their bytes, and those of them that have yet to.
+    together: usize,
+    owed: usize,
     packing: Option<Packing>,
     /// Batches that go as they are: the halves of one that was refused.
     fixed: VecDeque<Batch>,
@@ -244,6 +248,8 @@ impl Batcher {
         Self {
             limits,
             full: limits.bytes,
+            together: 1,
+            owed: 0,
             packing: None,
             fixed: VecDeque::new(),
             again: VecDeque::new(),
@@ -261,9 +267,10 @@ impl Batcher {
         self.limits.linger = linger;
     }
 
-    /// Lets a batch be full at `bytes`, and carry no more, from now on, within the limits.
-    pub fn set_full(&mut self, bytes: usize) {
-        self.full = bytes.min(self.limits.bytes);
+    /// Lets a batch be full at `bytes`, and carry no more, from now on, within the limits; and leave for that once
+    /// `together` of them are.
+    pub fn set_full(&mut self, bytes: usize, together: usize) {
+        (self.full, self.together) = (bytes.min(self.limits.bytes), together);
     }
 
     /// Packs what leaves from now on as `packing` says, or not at all.
@@ -368,8 +375,8 @@ impl Batcher {
         if self.waiting_portions < MAX_WAITING_PORTIONS {
             size += self.sizes.fresh;
         }
-        let full = size.records >= self.most_records(self.limits.records) || size.bytes >= self.full;
-        let ready = full
+        let ready = size.records >= self.most_records(self.limits.records)
+            || size.bytes >= self.bytes_to_leave()
             || !self.again.is_empty()
             || self.flush > 0
             || self.linger_deadline().is_some_and(|deadline| deadline <= now);
@@ -379,6 +386,22 @@ impl Batcher {
             records: size.records.min(self.limits.records).min(most.records.max(1)),
             bytes: size.bytes.min(largest),
         })
+    }
+
+    /// Batches that leave together, the next one and those that are full behind it: one, or as many as
+    /// [`Self::set_full`] was told.
+    #[must_use]
+    pub fn together(&self) -> usize {
+        if self.owed == 0 && self.sizes.again.bytes + self.sizes.fresh.bytes >= self.bytes_to_leave() {
+            self.together
+        } else {
+            1
+        }
+    }
+
+    /// Bytes that are enough for a batch to leave.
+    fn bytes_to_leave(&self) -> usize {
+        if self.owed > 0 { self.full } else { self.full.saturating_mul(self.together) }
     }
 
     /// The next batch, if one leaves now.
@@ -394,6 +417,7 @@ impl Batcher {
             self.sizes.fixed -= batch.size;
             return Some(batch);
         }
+        self.owed = self.owed.max(self.together()).saturating_sub(1);
         let entries = self.limits.records.min(most.records.max(1));
         let bytes = self.full.min(most.bytes);
         let most = Limits { records: self.most_records(entries), bytes, ..self.limits };

@@ -255,12 +255,43 @@ fn a_batch_is_full_at_as_many_bytes_as_it_is_told_to_be_within_the_limits() {
         first += records as u64;
         std::iter::from_fn(|| batcher.poll_batch(now)).map(|batch| batch.size.records).collect::<Vec<_>>()
     };
-    batcher.set_full(40);
+    batcher.set_full(40, 1);
     assert_eq!(taken(&mut batcher, 3), [0; 0]);
     assert_eq!(taken(&mut batcher, 7), [4, 4], "two are left");
-    batcher.set_full(usize::MAX);
+    batcher.set_full(usize::MAX, 1);
     assert_eq!(taken(&mut batcher, 7), [0; 0]);
     assert_eq!(taken(&mut batcher, 12), [10, 10], "the limit");
+}
+
+// R-B2
+#[test]
+fn where_two_leave_together_the_first_is_not_full_before_the_second() {
+    let now = start();
+    let mut batcher = Batcher::new(limits(20, 1000));
+    let mut first = 0;
+    let mut arrive = |batcher: &mut Batcher, records: usize| {
+        batcher.handle_chunk(chunk(&vec![10; records], first, now));
+        first += records as u64;
+    };
+    let all = |batcher: &mut Batcher, at, most| {
+        std::iter::from_fn(|| batcher.poll_batch_within(at, most))
+            .map(|batch| batch.size.records)
+            .collect::<Vec<_>>()
+    };
+    batcher.set_full(40, 2);
+    arrive(&mut batcher, 7);
+    assert_eq!(all(&mut batcher, now, Size::ANYTHING), [0; 0]);
+    arrive(&mut batcher, 1);
+    assert_eq!(all(&mut batcher, now, Size::ANYTHING), [4, 4]);
+    arrive(&mut batcher, 7);
+    assert_eq!(all(&mut batcher, now, Size::ANYTHING), [0; 0], "the second had its first");
+    assert_eq!(all(&mut batcher, now + LINGER, Size::ANYTHING), [4, 3], "for the time that they waited");
+    arrive(&mut batcher, 8);
+    assert_eq!(batcher.poll_batch(now).unwrap().size.records, 4);
+    batcher.set_full(30, 1);
+    assert_eq!(all(&mut batcher, now, Size::ANYTHING), [3], "the second goes by what is full now");
+    arrive(&mut batcher, 19);
+    assert_eq!(all(&mut batcher, now, Size { bytes: 20, ..Size::ANYTHING })[..3], [2; 3], "as it is paced");
 }
 
 proptest! {

@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use sha2::{Digest, Sha256};
 
 use super::bodies::Round;
+use super::sha256::digits;
 use super::{Entry, Put};
 use crate::limits;
 use crate::record::Span;
@@ -250,7 +251,7 @@ impl Pieces {
             }
             sha256.update(&piece);
         }
-        sha256.finalize().iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
+        digits(&sha256.finalize())
     }
 }
 
@@ -376,8 +377,7 @@ mod tests {
                 all.extend_from_slice(&piece);
             }
             prop_assert_eq!(&all[..], &whole[..]);
-            let digest: String = Sha256::digest(&whole).iter().map(|byte| format!("{byte:02x}")).collect();
-            prop_assert_eq!(Pieces::digest(put), digest);
+            prop_assert_eq!(Pieces::digest(put), digits(&Sha256::digest(&whole)));
         }
 
         // R-A1

@@ -22,9 +22,11 @@ mod cloudwatch;
 mod credentials;
 mod description;
 mod in_json;
+mod pairs;
 mod protocol;
 pub mod proxy;
 mod sdk;
+pub mod sha256;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;

@@ -28,6 +28,7 @@ use super::Put;
 use super::answer::all_delivered;
 use super::bodies::{Bodies, Place};
 use super::body::{self, Pieces};
+use super::pairs::Pairs;
 
 const INPUT: &str = "PutRecordBatchInput";
 const OUTPUT: &str = "PutRecordBatchOutput";
@@ -36,12 +37,16 @@ const TARGET: &str = "Firehose_20150804.PutRecordBatch";
 
 /// A larger body takes a place among [`Bodies`].
 const WHOLE_BYTES: usize = 512 * 1024;
+/// A body that is as large may be hashed with another ([`Pairs`]); that saves 15 µs or more.
+const PAIRED_BYTES: usize = 64 * 1024;
 
 /// A ready-made body, put into the configuration of one call; it is an interceptor because that
 /// is how a value gets there.
 #[derive(Debug, Clone)]
 pub(super) struct Prebuilt {
     body: Prepared,
+    /// The digest for the signature, where the SDK does not make it: it hashes whole bodies alone, one by one.
+    sha256: Option<String>,
     records: usize,
     delivered: Arc<AtomicBool>,
     /// Given up after the body.
@@ -51,32 +56,48 @@ pub(super) struct Prebuilt {
 #[derive(Debug, Clone)]
 enum Prepared {
     Whole(Bytes),
-    /// What is encoded while it is sent, the length of that, and its digest for the signature, which the
-    /// SDK takes from whole bodies alone.
+    /// What is encoded while it is sent, and the length of that.
     Pieces {
         put: Put,
         length: usize,
-        sha256: String,
     },
 }
 
 impl Prebuilt {
-    /// The body of `put`'s request.
+    /// The body of `put`'s request, which the SDK has to hash.
     pub(super) fn new(put: &Put, bodies: &Arc<Bodies>) -> Self {
         Self::with_small_up_to(put, bodies, WHOLE_BYTES)
+    }
+
+    /// The same, hashed with another one of `pairs` if it is large enough.
+    pub(super) async fn hashed(mut self, pairs: &Pairs) -> Self {
+        if let Prepared::Whole(body) = &self.body
+            && body.len() >= PAIRED_BYTES
+        {
+            self.sha256 = Some(pairs.digest(body).await);
+        }
+        self
     }
 
     fn with_small_up_to(put: &Put, bodies: &Arc<Bodies>, bytes: usize) -> Self {
         let length = body::encoded_len(put);
         let place = (length > bytes).then(|| bodies.enter());
-        let body = match &place {
-            None => Prepared::Whole(body::encode(put)),
+        let (body, sha256) = match &place {
+            None => (Prepared::Whole(body::encode(put)), None),
             Some(place) if place.is_alone() => {
-                Prepared::Pieces { put: put.clone(), length, sha256: Pieces::digest(put.clone()) }
+                (Prepared::Pieces { put: put.clone(), length }, Some(Pieces::digest(put.clone())))
             }
-            Some(place) => Prepared::Whole(place.whole(length, |memory| body::encode_into(put, memory))),
+            Some(place) => {
+                (Prepared::Whole(place.whole(length, |memory| body::encode_into(put, memory))), None)
+            }
         };
-        Self { body, records: put.entry_count(), delivered: Arc::default(), _place: place.map(Arc::new) }
+        Self {
+            body,
+            sha256,
+            records: put.entry_count(),
+            delivered: Arc::default(),
+            _place: place.map(Arc::new),
+        }
     }
 
     /// Whether the call was answered by exactly "every record was delivered". The output that
@@ -102,7 +123,7 @@ impl Intercept for Prebuilt {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         config.interceptor_state().store_put(self.clone());
-        if let Prepared::Pieces { sha256, .. } = &self.body {
+        if let Some(sha256) = &self.sha256 {
             config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(sha256.clone()));
         }
         Ok(())
@@ -125,7 +146,7 @@ impl Protocol {
 fn request(body: &Prepared) -> Result<Request, SerdeError> {
     let (length, body) = match body {
         Prepared::Whole(body) => (body.len(), SdkBody::from(body.clone())),
-        Prepared::Pieces { put, length, .. } => (*length, SdkBody::from_body_1_x(Pieces::new(put.clone()))),
+        Prepared::Pieces { put, length } => (*length, SdkBody::from_body_1_x(Pieces::new(put.clone()))),
     };
     let mut request = Request::new(body);
     request.set_method("POST").map_err(|error| SerdeError::custom(error.to_string()))?;
@@ -219,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::firehose::Entry;
-    use crate::firehose::{answer, testing};
+    use crate::firehose::{answer, sha256, testing};
     use crate::record::Span;
 
     fn config(prebuilt: Option<Prebuilt>) -> ConfigBag {
@@ -303,8 +324,7 @@ mod tests {
         let sent = ByteStream::new(request.into_body()).collect().await.expect("nothing fails").into_bytes();
         assert_eq!(sent, whole);
         assert!(matches!(&beside.body, Prepared::Whole(body) if *body == whole), "another is under way");
-        let Prepared::Pieces { sha256, .. } = &prebuilt.body else { panic!("it is larger than 1,000 bytes") };
-        assert_eq!(*sha256, Pieces::digest(put));
+        assert_eq!(prebuilt.sha256, Some(sha256::hex(&whole)));
     }
 
     #[test]

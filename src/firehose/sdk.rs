@@ -33,6 +33,7 @@ use tokio::sync::OnceCell;
 use super::bodies::Bodies;
 use super::classify::{self, Target};
 use super::credentials::{Credentials, Lease};
+use super::pairs::Pairs;
 use super::protocol::{Prebuilt, Protocol};
 use super::{
     Answer, Class, Description, Entry, Firehose, Operation, Put, PutError, WatchError, answer, proxy,
@@ -97,6 +98,7 @@ pub(super) struct Loaded {
     pub(super) cloudwatch: OnceLock<aws_sdk_cloudwatch::Client>,
     seen: Arc<Seen>,
     bodies: Arc<Bodies>,
+    pairs: Pairs,
 }
 
 impl Sdk {
@@ -336,6 +338,7 @@ impl Loaded {
             cloudwatch: OnceLock::new(),
             seen,
             bodies: Arc::default(),
+            pairs: Pairs::default(),
         })
     }
 
@@ -372,7 +375,7 @@ impl Loaded {
 
     // snippet-start:[firehose.rust.hydrant.put_record_batch]
     async fn put_fast(&self, put: &Put) -> Result<Answer, PutError> {
-        let prebuilt = Prebuilt::new(put, &self.bodies);
+        let prebuilt = Prebuilt::new(put, &self.bodies).hashed(&self.pairs).await;
         // The SDK's own input stays empty; the protocol sends the body instead of it.
         let call =
             self.client.put_record_batch().delivery_stream_name(&*put.stream).set_records(Some(Vec::new()));

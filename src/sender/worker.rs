@@ -306,7 +306,8 @@ impl<F: Firehose> Worker<F> {
             return;
         }
         let packed = self.packing.as_ref().is_some_and(|decision| decision.packing.is_some());
-        self.batcher.set_full(self.fill.bytes(packed, self.settings.max_in_flight));
+        let (bytes, together) = self.fill.full(packed, self.settings.max_in_flight);
+        self.batcher.set_full(bytes, together);
     }
 
     /// Keeps to the stream's limits, as far as the poller knows them, and notes what all send to it.
@@ -379,9 +380,12 @@ impl<F: Firehose> Worker<F> {
         // What is to be compressed waits until it is known whether that is right; else plain records
         // would spoil the file that the others make.
         let decided = self.compressor.is_none() || (self.packing.is_some() && self.hold.is_none());
-        decided
-            && self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at) > 0
-            && self.outlet.account.unwritten() < MAX_UNWRITTEN
+        decided && self.room(at) > 0 && self.outlet.account.unwritten() < MAX_UNWRITTEN
+    }
+
+    /// Requests that may be sent beside those that are under way.
+    fn room(&self, at: Instant) -> usize {
+        self.gate.poll_room(self.flights.len(), self.settings.max_in_flight, at)
     }
 
     /// Sends as many batches as are ready and allowed, each no larger than the stream's quota has room for.
@@ -395,8 +399,11 @@ impl<F: Firehose> Worker<F> {
             if until.is_some() {
                 break;
             }
-            let bodies = self.bodies + self.body_bytes(size);
-            self.is_crowded = bodies > self.settings.bodies && !self.flights.is_empty();
+            // What leaves together waits for room for all of it, as long as answers may make some.
+            let together = self.batcher.together();
+            let bodies = self.bodies + together * self.body_bytes(size);
+            let has_room = self.room(at) >= together && bodies <= self.settings.bodies;
+            self.is_crowded = !has_room && !self.flights.is_empty();
             if self.is_crowded {
                 break;
             }
