@@ -1,7 +1,7 @@
 //! Bodies of requests that are sent in the same turn, two by two, to be hashed in step.
 //!
-//! Whoever comes first lets the tasks and futures that are ready go on. If another body comes meanwhile, whoever brings
-//! it hashes both; if none does, the first is hashed alone.
+//! Whoever comes first lets the tasks and futures that are ready go on. If another body comes meanwhile, the first one
+//! hashes both and goes on first; if none does, it is hashed alone.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,14 +11,15 @@ use tokio::task::yield_now;
 
 use super::sha256;
 
-/// The one body that waits, if there is one.
+/// Whoever came first and has no other yet, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
-    first: Mutex<Option<First>>,
+    first: Mutex<Option<oneshot::Sender<Second>>>,
 }
 
+/// The other body, and who waits for its digest.
 #[derive(Debug)]
-struct First {
+struct Second {
     body: Bytes,
     digest: oneshot::Sender<String>,
 }
@@ -26,29 +27,34 @@ struct First {
 impl Pairs {
     /// The digest of `body`, as a signature has it.
     pub(super) async fn digest(&self, body: &Bytes) -> String {
-        let first = self.lock().take().filter(|first| !first.digest.is_closed());
-        if let Some(First { body: theirs, digest }) = first {
-            let [theirs, ours] = sha256::hex_of_two([&theirs, body]);
-            digest.send(theirs).ok();
-            return ours;
+        let first = self.lock().take();
+        if let Some(first) = first {
+            let (digest, told) = oneshot::channel();
+            if first.send(Second { body: body.clone(), digest }).is_ok() {
+                // Unless the first was given up.
+                return told.await.unwrap_or_else(|_| sha256::hex(body));
+            }
         }
-        let (digest, mut told) = oneshot::channel();
-        *self.lock() = Some(First { body: body.clone(), digest });
+        let (first, mut second) = oneshot::channel();
+        *self.lock() = Some(first);
         yield_now().await;
-        told.close();
-        self.lock().take_if(|first| first.digest.is_closed());
-        told.try_recv().unwrap_or_else(|_| sha256::hex(body))
+        second.close();
+        self.lock().take_if(|first| first.is_closed());
+        let Ok(Second { body: other, digest: tell }) = second.try_recv() else { return sha256::hex(body) };
+        let [ours, theirs] = sha256::hex_of_two([body, &other]);
+        tell.send(theirs).ok();
+        ours
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<First>> {
+    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<Second>>> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use futures_util::future::join_all;
-    use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 
     use super::*;
 
@@ -69,21 +75,28 @@ mod tests {
 
     // R-B12
     #[tokio::test]
-    async fn the_second_of_a_turn_brings_the_digest_of_the_first() {
+    async fn two_of_a_turn_go_on_in_their_order_and_the_first_brings_both_digests() {
         let (pairs, bodies) = (Pairs::default(), bodies(2));
-        let mut digests: FuturesUnordered<_> = bodies.iter().map(|body| pairs.digest(body)).collect();
-        let mut first = digests.next().now_or_never().flatten().expect("the second waits for nobody");
-        assert_eq!(first, sha256::hex(&bodies[1]));
-        first = digests.next().await.expect("there are two");
-        assert_eq!(first, sha256::hex(&bodies[0]));
+        let [one, other] = [&bodies[0], &bodies[1]].map(|body| Box::pin(pairs.digest(body)));
+        let (mut one, mut other) = (one, other);
+        assert!((&mut one).now_or_never().is_none() && (&mut other).now_or_never().is_none(), "both wait");
+        assert!((&mut other).now_or_never().is_none(), "the first has not been asked again");
+        assert_eq!(one.await, sha256::hex(&bodies[0]));
+        assert_eq!(other.now_or_never(), Some(sha256::hex(&bodies[1])));
     }
 
+    // R-B12
     #[tokio::test]
-    async fn one_that_was_given_up_is_no_partner() {
-        let (pairs, bodies) = (Pairs::default(), bodies(2));
-        assert!(pairs.digest(&bodies[0]).now_or_never().is_none(), "it waits");
+    async fn whoever_is_left_alone_is_hashed_alone() {
+        let (pairs, bodies) = (Pairs::default(), bodies(3));
+        let mut first = Box::pin(pairs.digest(&bodies[0]));
         let mut second = Box::pin(pairs.digest(&bodies[1]));
-        assert!((&mut second).now_or_never().is_none(), "it waits, too");
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(first);
         assert_eq!(second.await, sha256::hex(&bodies[1]));
+        // One that waits and is given up is no partner for the next.
+        assert!(pairs.digest(&bodies[0]).now_or_never().is_none());
+        assert_eq!(pairs.digest(&bodies[2]).await, sha256::hex(&bodies[2]));
+        assert!(pairs.lock().is_none());
     }
 }
