@@ -1,11 +1,11 @@
 //! How many bytes a request carries: pure.
 //!
-//! Packing pays with any number of them. Where there is time, a packed request is full at three of Firehose's largest
-//! records: fewer requests take less processor time, since each that comes alone finds the caches cold, and what gathers
-//! for one takes memory. Where the processor has hardly any time left, a request, packed or not, carries a quarter of that:
-//! what is encoded, hashed and sent of 750 KiB stays in the cache of a core, of 4 MiB it does not, which takes a tenth
-//! more of its time. And there two requests leave together, since two bodies are hashed in step in little more than the
-//! time of one.
+//! Packing pays with any number of them. Where there is time, a packed request is full at two and a half of Firehose's
+//! largest records: fewer requests take less processor time, since each that comes alone finds the caches cold, and what
+//! gathers for one takes memory. Where the processor has hardly any time left, a request, packed or not, carries less
+//! than a third of that: what is encoded, hashed and sent of 750 KiB stays in the cache of a core, of 4 MiB it does not,
+//! which takes a tenth more of its time. And there two requests leave together, since two bodies are hashed in step in
+//! little more than the time of one.
 //!
 //! Small requests need more round trips, and only so many are under way at once. So where answers take long, requests
 //! are larger.
@@ -14,12 +14,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits;
-
-/// What a packed request is full at where there is time: three of Firehose's largest records.
-const FULL_BYTES: usize = 3 * limits::MAX_RECORD_BYTES;
-/// What one is full at where there is none: 150 times the 5 KiB to which Firehose rounds up what it bills, so
-/// that nearly nothing is billed for nothing.
+/// What a packed request is full at where there is time, and what one is full at where there is none. Both are
+/// multiples of the 5 KiB to which Firehose rounds up what it bills, so that nearly nothing is billed for nothing.
+const FULL_BYTES: usize = 500 * 5 * 1024;
 const BRISK_BYTES: usize = 150 * 5 * 1024;
 /// Requests that leave together then.
 const BRISK_TOGETHER: usize = 2;
