@@ -1,60 +1,69 @@
 //! Bodies of requests that are sent in the same turn, two by two, to be hashed in step.
 //!
-//! Whoever comes first lets the tasks and futures that are ready go on. If another body comes meanwhile, the first one
-//! hashes both and goes on first; if none does, it is hashed alone.
+//! Whoever comes first lets the tasks and futures that are ready go on. The bodies that those bring wait for it, and it
+//! hashes them with its own. Then all go on in the order in which they came. One that nobody joins is hashed alone.
 
+use std::iter;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 
 use super::sha256;
 
-/// Whoever came first and has no other yet, if there is one.
+/// Most bodies that join one; whoever comes then is the next first.
+const MOST: usize = 7;
+
+/// The way to whoever came first, if there is somebody.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
-    first: Mutex<Option<oneshot::Sender<Second>>>,
+    first: Mutex<Option<mpsc::Sender<Joined>>>,
 }
 
-/// The other body, and who waits for its digest.
-#[derive(Debug)]
-struct Second {
-    body: Bytes,
-    digest: oneshot::Sender<String>,
-}
+/// A body that is hashed by whoever came first, and who waits for its digest.
+type Joined = (Bytes, oneshot::Sender<String>);
 
 impl Pairs {
     /// The digest of `body`, as a signature has it.
     pub(super) async fn digest(&self, body: &Bytes) -> String {
-        let first = self.lock().take();
+        let first = self.lock().clone();
         if let Some(first) = first {
             let (digest, told) = oneshot::channel();
-            if first.send(Second { body: body.clone(), digest }).is_ok() {
-                // Unless the first was given up.
+            if first.try_send((body.clone(), digest)).is_ok() {
+                // Unless the first is given up.
                 return told.await.unwrap_or_else(|_| sha256::hex(body));
             }
         }
-        let (first, mut second) = oneshot::channel();
+        let (first, mut joined) = mpsc::channel(MOST);
         *self.lock() = Some(first);
         yield_now().await;
-        second.close();
+        joined.close();
         self.lock().take_if(|first| first.is_closed());
-        let Ok(Second { body: other, digest: tell }) = second.try_recv() else { return sha256::hex(body) };
-        let [ours, theirs] = sha256::hex_of_two([body, &other]);
-        tell.send(theirs).ok();
+        let joined = iter::from_fn(|| joined.try_recv().ok());
+        let (mut bodies, tell): (Vec<_>, Vec<_>) = joined.unzip();
+        bodies.insert(0, body.clone());
+        let mut digests = bodies.chunks(2).flat_map(|bodies| match bodies {
+            [one, other] => Vec::from(sha256::hex_of_two([one, other])),
+            rest => rest.iter().map(|body| sha256::hex(body)).collect(),
+        });
+        let ours = digests.next().unwrap_or_else(|| sha256::hex(body));
+        for (tell, digest) in tell.into_iter().zip(digests) {
+            tell.send(digest).ok();
+        }
         ours
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<Second>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<mpsc::Sender<Joined>>> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
     use futures_util::future::join_all;
+    use futures_util::stream::FuturesUnordered;
+    use futures_util::{FutureExt, StreamExt};
 
     use super::*;
 
@@ -65,7 +74,7 @@ mod tests {
     // R-B12
     #[tokio::test]
     async fn any_number_of_bodies_get_their_own_digests_and_none_is_kept() {
-        for count in 0..6 {
+        for count in 0..20 {
             let (pairs, bodies) = (Pairs::default(), bodies(count));
             let digests = join_all(bodies.iter().map(|body| pairs.digest(body))).await;
             assert!(digests.into_iter().eq(bodies.iter().map(|body| sha256::hex(body))), "{count}");
@@ -75,14 +84,34 @@ mod tests {
 
     // R-B12
     #[tokio::test]
-    async fn two_of_a_turn_go_on_in_their_order_and_the_first_brings_both_digests() {
-        let (pairs, bodies) = (Pairs::default(), bodies(2));
-        let [one, other] = [&bodies[0], &bodies[1]].map(|body| Box::pin(pairs.digest(body)));
-        let (mut one, mut other) = (one, other);
-        assert!((&mut one).now_or_never().is_none() && (&mut other).now_or_never().is_none(), "both wait");
-        assert!((&mut other).now_or_never().is_none(), "the first has not been asked again");
-        assert_eq!(one.await, sha256::hex(&bodies[0]));
-        assert_eq!(other.now_or_never(), Some(sha256::hex(&bodies[1])));
+    async fn bodies_of_a_turn_go_on_in_their_order() {
+        let (pairs, bodies, order) = (Pairs::default(), bodies(5), Mutex::new(Vec::new()));
+        let all: FuturesUnordered<_> = (0..5)
+            .map(|number| {
+                let (pairs, body, order) = (&pairs, &bodies[number], &order);
+                async move {
+                    pairs.digest(body).await;
+                    order.lock().unwrap().push(number);
+                }
+            })
+            .collect();
+        all.collect::<()>().await;
+        assert_eq!(order.into_inner().unwrap(), [0, 1, 2, 3, 4]);
+    }
+
+    // R-B12
+    #[tokio::test]
+    async fn those_that_joined_wait_for_the_first_and_have_their_digests_then() {
+        let (pairs, bodies) = (Pairs::default(), bodies(4));
+        let [mut first, mut second, mut third] =
+            [0, 1, 2].map(|number| Box::pin(pairs.digest(&bodies[number])));
+        for waiting in [&mut first, &mut second, &mut third] {
+            assert!(waiting.now_or_never().is_none());
+        }
+        assert!((&mut second).now_or_never().is_none(), "the first has not been asked again");
+        assert_eq!(first.await, sha256::hex(&bodies[0]));
+        assert_eq!(second.now_or_never(), Some(sha256::hex(&bodies[1])));
+        assert_eq!(third.now_or_never(), Some(sha256::hex(&bodies[2])));
     }
 
     // R-B12
