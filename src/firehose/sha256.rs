@@ -1,7 +1,7 @@
 //! SHA-256 of request bodies, of two in step where the processor can.
 //!
 //! A processor's instructions for SHA-256 wait for each other: one message keeps them busy half of the time. Two
-//! that have nothing to do with each other fill the gaps, which takes 0.34 s for a GB where one by one takes 0.58
+//! that have nothing to do with each other fill the gaps, which takes 0.31 s for a GB where one by one takes 0.56
 //! (`cargo bench --bench encoder`).
 //!
 //! What is here of the algorithm is what `sha2` has no way to do: the rounds of two messages at once, in x86-64's
