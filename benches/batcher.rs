@@ -11,9 +11,9 @@ use hydrant::limits::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS};
 use hydrant::record::Chunk;
 
 /// Bytes of one read of a busy connection.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 /// Chunks a turn.
-const CHUNKS: usize = 64;
+const CHUNKS: usize = 256;
 const LIMITS: Limits =
     Limits { records: MAX_BATCH_RECORDS, bytes: MAX_BATCH_BYTES, linger: Duration::from_secs(1) };
 

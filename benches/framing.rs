@@ -9,7 +9,9 @@ use hydrant::framing::{Delimiter, Framer, Lines};
 use hydrant::limits::MAX_RECORD_BYTES;
 
 /// Bytes of one read of a busy connection.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes of a message of Fluent Forward, more or less.
+const MESSAGE_BYTES: usize = 256 * 1024;
 
 /// One read of lines of `size` bytes each, their `end` included.
 fn read(size: usize, end: &[u8]) -> BytesMut {
@@ -47,7 +49,7 @@ fn lines(c: &mut Criterion) {
 fn packed(line_bytes: usize) -> (BytesMut, usize) {
     let mut random = fastrand::Rng::with_seed(7);
     let (mut entries, mut count) = (Vec::new(), 0);
-    while entries.len() < READ_BYTES - 1000 {
+    while entries.len() < MESSAGE_BYTES - 1000 {
         // [[EventTime, {}], {"stream": "stdout", "container_id": …, "log": …}]
         entries.extend(b"\x92\x92\xd7\x00\x65\x53\xf1\x00\x00\x01\xe2\x40\x80\x83\xa6stream\xa6stdout\xaccontainer_id\xac0123456789ab\xa3log\xda");
         entries.extend(u16::try_from(line_bytes).unwrap().to_be_bytes());
