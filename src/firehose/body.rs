@@ -16,7 +16,6 @@ use hyper::body::{Body, Frame, SizeHint};
 use sha2::{Digest, Sha256};
 
 use super::bodies::Round;
-use super::sha256::digits;
 use super::{Entry, Put};
 use crate::limits;
 use crate::record::Span;
@@ -251,7 +250,7 @@ impl Pieces {
             }
             sha256.update(&piece);
         }
-        digits(&sha256.finalize())
+        hex::encode(sha256.finalize())
     }
 }
 
@@ -377,7 +376,7 @@ mod tests {
                 all.extend_from_slice(&piece);
             }
             prop_assert_eq!(&all[..], &whole[..]);
-            prop_assert_eq!(Pieces::digest(put), digits(&Sha256::digest(&whole)));
+            prop_assert_eq!(Pieces::digest(put), hex::encode(Sha256::digest(&whole)));
         }
 
         // R-A1

@@ -33,7 +33,7 @@ const LENGTH_BYTES: usize = 8;
 /// The digest of `message` in hexadecimal digits, as a signature has it.
 #[must_use]
 pub fn hex(message: &[u8]) -> String {
-    digits(&Sha256::digest(message))
+    ::hex::encode(Sha256::digest(message))
 }
 
 /// The digests of both messages, each as [`hex`] has it.
@@ -72,12 +72,7 @@ fn finish(mut state: State, blocks: &[Block], rest: &[u8], len: usize) -> String
     end.resize(whole - LENGTH_BYTES, 0);
     end.extend(bits.to_be_bytes());
     compress256(&mut state, end.as_chunks().0);
-    digits(state.map(u32::to_be_bytes).as_flattened())
-}
-
-/// `digest` in hexadecimal digits.
-pub(super) fn digits(digest: &[u8]) -> String {
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |hex, byte| hex + &format!("{byte:02x}"))
+    ::hex::encode(state.map(u32::to_be_bytes).as_flattened())
 }
 
 #[cfg(test)]

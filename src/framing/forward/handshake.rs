@@ -58,7 +58,7 @@ pub(super) struct Answer {
 impl Handshake {
     pub(super) fn new(key: SharedKey, chance: [u8; NONCE_BYTES]) -> Self {
         let mut nonce = [0; NONCE_BYTES * 2];
-        nonce.copy_from_slice(&hex(&chance));
+        nonce.copy_from_slice(hex::encode(chance).as_bytes());
         Self { key, nonce }
     }
 
@@ -134,7 +134,7 @@ impl Handshake {
         for part in [salt, host, &self.nonce, &self.key.0] {
             hash.update(part);
         }
-        hex(&hash.finalize())
+        hex::encode(hash.finalize()).into()
     }
 }
 
@@ -142,11 +142,6 @@ impl Handshake {
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
-}
-
-fn hex(bytes: &[u8]) -> Vec<u8> {
-    let digit = |nibble: u8| *b"0123456789abcdef".get(usize::from(nibble)).unwrap_or(&b'0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// What a client does with HELO.
@@ -162,7 +157,7 @@ pub(super) mod client {
             hash.update(part);
         }
         let mut ping = vec![0x96];
-        for part in [&b"PING"[..], host, b"salt", &hex(&hash.finalize()), b"", b""] {
+        for part in [&b"PING"[..], host, b"salt", hex::encode(hash.finalize()).as_bytes(), b"", b""] {
             put_str(&mut ping, part);
         }
         ping

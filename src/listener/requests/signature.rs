@@ -103,7 +103,7 @@ impl Claimed {
             writeln!(canonical, "{name}:{values}").unwrap_or_default();
         }
         write!(canonical, "\n{names}\n").unwrap_or_default();
-        let signature = unhex(signature).ok_or_else(mismatch)?;
+        let signature = hex::decode(signature).map_err(|_| mismatch())?;
         Ok(Self { signature, canonical, date: date.to_owned(), scope: scope.to_owned() })
     }
 
@@ -113,8 +113,8 @@ impl Claimed {
     ///
     /// `InvalidSignatureException`.
     pub fn verify(&self, body: &[u8], key: &SigningKey) -> Result<(), ApiError> {
-        let request = format!("{}{}", self.canonical, hex(&Sha256::digest(body)));
-        let hash = hex(&Sha256::digest(request.as_bytes()));
+        let request = format!("{}{}", self.canonical, hex::encode(Sha256::digest(body)));
+        let hash = hex::encode(Sha256::digest(request.as_bytes()));
         let text = format!("{ALGORITHM}\n{}\n{}\n{hash}", self.date, self.scope);
         let first = format!("AWS4{}", key.secret_access_key.reveal()).into_bytes();
         let mut signing = first;
@@ -151,21 +151,6 @@ fn instant(date: &str) -> Option<SystemTime> {
     let (year, month, day) = (part(day, 0, 4)?, part(day, 4, 6)?, part(day, 6, 8)?);
     let (hour, minute, second) = (part(time, 0, 2)?, part(time, 2, 4)?, part(time, 4, 6)?);
     humantime::parse_rfc3339(&format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z")).ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        write!(hex, "{byte:02x}").unwrap_or_default();
-        hex
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2).map(|pair| {
-        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-        u8::from_str_radix(pair, 16).ok()
-    });
-    digits.collect()
 }
 
 #[cfg(test)]
