@@ -282,8 +282,7 @@ async fn every_call_is_signed_over_what_arrives_and_both_bodies_are_the_same() {
 async fn requests_that_are_sent_together_are_each_signed_over_what_arrives() {
     let mut server = Server::start(vec![Act::Deliver]).await;
     let sdk = server.sdk(true);
-    // Three at once: two are hashed in step, and one by itself; the last two are large enough to take memory that
-    // others leave.
+    // Two that are whole and hashed in step, and between them the first large one, which is sent in pieces.
     let records = [100_000, 600_000, 700_000].map(|bytes| vec![b'x'; bytes]);
     let sent = records.iter().map(|record| sdk.put(put(Operation::PutRecordBatch, &[record, b"y\n"])));
     for answer in futures_util::future::join_all(sent).await {

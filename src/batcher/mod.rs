@@ -371,10 +371,7 @@ impl Batcher {
         if let Some(batch) = self.fixed.front() {
             return Some(Size { records: batch.entries(), ..batch.size });
         }
-        let mut size = self.sizes.again;
-        if self.waiting_portions < MAX_WAITING_PORTIONS {
-            size += self.sizes.fresh;
-        }
+        let size = self.next_size();
         let ready = size.records >= self.most_records(self.limits.records)
             || size.bytes >= self.bytes_to_leave()
             || !self.again.is_empty()
@@ -392,11 +389,17 @@ impl Batcher {
     /// [`Self::set_full`] was told.
     #[must_use]
     pub fn together(&self) -> usize {
-        if self.owed == 0 && self.sizes.again.bytes + self.sizes.fresh.bytes >= self.bytes_to_leave() {
-            self.together
-        } else {
-            1
+        let begins = self.owed == 0 && self.fixed.is_empty();
+        if begins && self.next_size().bytes >= self.bytes_to_leave() { self.together } else { 1 }
+    }
+
+    /// What may leave next but for what goes as it is.
+    fn next_size(&self) -> Size {
+        let mut size = self.sizes.again;
+        if self.waiting_portions < MAX_WAITING_PORTIONS {
+            size += self.sizes.fresh;
         }
+        size
     }
 
     /// Bytes that are enough for a batch to leave.

@@ -287,7 +287,12 @@ fn where_two_leave_together_the_first_is_not_full_before_the_second() {
     assert_eq!(all(&mut batcher, now, Size::ANYTHING), [0; 0], "the second had its first");
     assert_eq!(all(&mut batcher, now + LINGER, Size::ANYTHING), [4, 3], "for the time that they waited");
     arrive(&mut batcher, 8);
-    assert_eq!(batcher.poll_batch(now).unwrap().size.records, 4);
+    assert_eq!(batcher.together(), 2);
+    let first = batcher.poll_batch(now).unwrap();
+    assert_eq!((first.size.records, batcher.together()), (4, 1), "the second is all that is left of them");
+    batcher.handle_fixed(first);
+    assert_eq!(batcher.together(), 1);
+    assert_eq!(batcher.poll_batch(now).unwrap().size.records, 4, "it goes as it is, and by itself");
     batcher.set_full(30, 1);
     assert_eq!(all(&mut batcher, now, Size::ANYTHING), [3], "the second goes by what is full now");
     arrive(&mut batcher, 19);

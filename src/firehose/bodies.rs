@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 /// How long memory is kept after bodies were under way together, and as long again at most. At full speed they are
 /// again within milliseconds, at what a stream's quota allows hardly ever.
 const KEPT_FOR: Duration = Duration::from_secs(1);
+
 /// Large bodies under way.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {

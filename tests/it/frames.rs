@@ -74,7 +74,7 @@ async fn a_frame_that_ends_early_is_incomplete() {
 #[tokio::test]
 async fn producers_of_frames_are_told_decimal_counts() {
     let sink = Sink::start(Options::default()).await;
-    let settings = [FRAMES, "linger=1ms", "listen.app.acks=delivered", "send.max_in_flight=1"];
+    let settings = [FRAMES, "linger=1ms", "listen.app.acks=delivered"];
     let daemon = Daemon::start(&sink.local.url(), &settings).await;
     let mut stream = daemon.connect().await;
     stream.write_all(&framed(lines(1500, 100).split_inclusive(|byte| *byte == b'\n'))).await.unwrap();
