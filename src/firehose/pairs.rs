@@ -32,7 +32,7 @@ impl Pairs {
             let (digest, told) = oneshot::channel();
             if first.try_send((body.clone(), digest)).is_ok() {
                 // Unless the first is given up.
-                return told.await.unwrap_or_else(|_| sha256::hex(body));
+                return told.await.unwrap_or_else(|_| sha256::digest(body));
             }
         }
         let (first, mut joined) = mpsc::channel(MOST);
@@ -44,10 +44,10 @@ impl Pairs {
         let (mut bodies, tell): (Vec<_>, Vec<_>) = joined.unzip();
         bodies.insert(0, body.clone());
         let mut digests = bodies.chunks(2).flat_map(|bodies| match bodies {
-            [one, other] => Vec::from(sha256::hex_of_two([one, other])),
-            rest => rest.iter().map(|body| sha256::hex(body)).collect(),
+            [one, other] => Vec::from(sha256::digests([one, other])),
+            rest => rest.iter().map(|body| sha256::digest(body)).collect(),
         });
-        let ours = digests.next().unwrap_or_else(|| sha256::hex(body));
+        let ours = digests.next().unwrap_or_else(|| sha256::digest(body));
         for (tell, digest) in tell.into_iter().zip(digests) {
             tell.send(digest).ok();
         }
@@ -77,7 +77,7 @@ mod tests {
         for count in 0..20 {
             let (pairs, bodies) = (Pairs::default(), bodies(count));
             let digests = join_all(bodies.iter().map(|body| pairs.digest(body))).await;
-            assert!(digests.into_iter().eq(bodies.iter().map(|body| sha256::hex(body))), "{count}");
+            assert!(digests.into_iter().eq(bodies.iter().map(|body| sha256::digest(body))), "{count}");
             assert!(pairs.lock().is_none(), "{count}");
         }
     }
@@ -109,9 +109,9 @@ mod tests {
             assert!(waiting.now_or_never().is_none());
         }
         assert!((&mut second).now_or_never().is_none(), "the first has not been asked again");
-        assert_eq!(first.await, sha256::hex(&bodies[0]));
-        assert_eq!(second.now_or_never(), Some(sha256::hex(&bodies[1])));
-        assert_eq!(third.now_or_never(), Some(sha256::hex(&bodies[2])));
+        assert_eq!(first.await, sha256::digest(&bodies[0]));
+        assert_eq!(second.now_or_never(), Some(sha256::digest(&bodies[1])));
+        assert_eq!(third.now_or_never(), Some(sha256::digest(&bodies[2])));
     }
 
     // R-B12
@@ -122,10 +122,10 @@ mod tests {
         let mut second = Box::pin(pairs.digest(&bodies[1]));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         drop(first);
-        assert_eq!(second.await, sha256::hex(&bodies[1]));
+        assert_eq!(second.await, sha256::digest(&bodies[1]));
         // One that waits and is given up is no partner for the next.
         assert!(pairs.digest(&bodies[0]).now_or_never().is_none());
-        assert_eq!(pairs.digest(&bodies[2]).await, sha256::hex(&bodies[2]));
+        assert_eq!(pairs.digest(&bodies[2]).await, sha256::digest(&bodies[2]));
         assert!(pairs.lock().is_none());
     }
 }

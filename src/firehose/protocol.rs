@@ -324,7 +324,7 @@ mod tests {
         let sent = ByteStream::new(request.into_body()).collect().await.expect("nothing fails").into_bytes();
         assert_eq!(sent, whole);
         assert!(matches!(&beside.body, Prepared::Whole(body) if *body == whole), "another is under way");
-        assert_eq!(prebuilt.sha256, Some(sha256::hex(&whole)));
+        assert_eq!(prebuilt.sha256, Some(sha256::digest(&whole)));
     }
 
     #[test]

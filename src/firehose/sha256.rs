@@ -32,13 +32,13 @@ const LENGTH_BYTES: usize = 8;
 
 /// The digest of `message` in hexadecimal digits, as a signature has it.
 #[must_use]
-pub fn hex(message: &[u8]) -> String {
-    ::hex::encode(Sha256::digest(message))
+pub fn digest(message: &[u8]) -> String {
+    hex::encode(Sha256::digest(message))
 }
 
-/// The digests of both messages, each as [`hex`] has it.
+/// The digests of both messages, each as [`digest`] has it.
 #[must_use]
-pub fn hex_of_two(messages: [&[u8]; 2]) -> [String; 2] {
+pub fn digests(messages: [&[u8]; 2]) -> [String; 2] {
     // Without optimisation our rounds take a hundred times as long as sha2's, which are optimised in every build.
     if cfg!(debug_assertions) { two(messages, one_by_one) } else { two(messages, in_step) }
 }
@@ -72,7 +72,7 @@ fn finish(mut state: State, blocks: &[Block], rest: &[u8], len: usize) -> String
     end.resize(whole - LENGTH_BYTES, 0);
     end.extend(bits.to_be_bytes());
     compress256(&mut state, end.as_chunks().0);
-    ::hex::encode(state.map(u32::to_be_bytes).as_flattened())
+    hex::encode(state.map(u32::to_be_bytes).as_flattened())
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(two([b"", b"abc"], in_step), [empty, abc]);
-        assert_eq!([hex(b""), hex(b"abc")], [empty, abc]);
+        assert_eq!([digest(b""), digest(b"abc")], [empty, abc]);
     }
 
     /// Lengths around those of blocks and of what ends a message, and any others.
@@ -99,7 +99,7 @@ mod tests {
         // R-B12
         #[test]
         fn two_hashed_in_step_have_the_digests_of_each_alone(one in messages(), other in messages()) {
-            let alone = [hex(&one), hex(&other)];
+            let alone = [digest(&one), digest(&other)];
             prop_assert_eq!(&two([&one, &other], in_step), &alone);
             prop_assert_eq!(&two([&one, &other], one_by_one), &alone, "without the instructions");
         }
